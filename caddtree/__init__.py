@@ -1,0 +1,1 @@
+"""Lossless speculative decoding with cost-aware draft trees."""

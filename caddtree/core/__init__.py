@@ -1,0 +1,1 @@
+"""The domain types and the one decoding loop; start reading at ``core/pipeline.py``."""

@@ -1,0 +1,34 @@
+"""What a tree builder may know about the round it builds for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from caddtree.core.protocols import CostModel
+
+
+@attrs.frozen(eq=False)
+class RoundContext:
+    """The facts of one round, as far as they bear on the choice of a tree."""
+
+    root_token: int
+    context_length: int
+    """KV rows in the cache: committed tokens before the root."""
+    remaining_tokens: int
+    """Tokens that may still be emitted; a tree deeper than ``remaining_tokens - 1`` cannot be used."""
+    position_limit: int
+    """Positions that the target can take."""
+    temperature: float = 0.0
+    cost_model: CostModel | None = None
+    candidate_counts: tuple[int, ...] | None = None
+    """Draft-node counts that the runtime runs without padding; None means all."""
+    tokens_per_second: float | None = None
+    """Long-run speed of this decoder (lambda of the priced objective), None before the first round."""
+
+    @property
+    def max_depth(self) -> int:
+        """Deepest node that can still be emitted and has a position."""
+        return max(0, min(self.remaining_tokens - 1, self.position_limit - 1 - self.context_length))
