@@ -30,9 +30,7 @@ class DraftTree:
     @classmethod
     def root_only(cls, token: int) -> DraftTree:
         """Return the tree of a round without draft nodes."""
-        return cls(
-            torch.tensor([token]), torch.tensor([-1]), torch.zeros(1, dtype=torch.int64), torch.zeros(1)
-        )
+        return cls(torch.tensor([token]), torch.tensor([-1]), torch.zeros(1, dtype=torch.int64), torch.zeros(1))
 
     @classmethod
     def from_parents(
@@ -65,7 +63,7 @@ class DraftTree:
             torch.from_numpy(np.array(tokens, dtype=np.int64)),
             torch.from_numpy(parent_array.copy()),
             torch.from_numpy(depths),
-            torch.from_numpy(weights.copy()),
+            torch.from_numpy(weights.astype(np.float32)),
         )
 
     @property
@@ -93,7 +91,7 @@ class DraftTree:
         return visibility_mask(self.parents, self.depths)
 
     def packed_visibility(self) -> Tensor:
-        """Return the visibility mask as bits: ``(nodes, words)`` int64, bit ``j % 64`` of word ``j // 64``."""
+        """Return the mask as ``(nodes, words)`` int64; node ``j`` is bit ``j % 64`` of word ``j // 64``."""
         mask = self.visibility_mask().cpu().numpy()
         num_words = -(-self.num_nodes // 64)
         bits = np.zeros((self.num_nodes, num_words * 64), np.uint8)

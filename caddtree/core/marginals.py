@@ -41,7 +41,7 @@ class Marginals:
         Args:
             logits: ``(depth, vocabulary)`` floating point; the marginals can widen while it lives.
             width: Candidates per row; clipped to the vocabulary.
-            temperature: Sampling temperature of the request; above zero the drafter is tempered like the target.
+            temperature: Sampling temperature of the request; above zero the drafter is tempered alike.
         """
         logits = logits.float()
         if temperature > 0:
@@ -83,7 +83,7 @@ class Marginals:
 
 
 def _best(logits: Tensor, log_normaliser: Tensor, width: int) -> Marginals:
-    depth, vocabulary = logits.shape
+    vocabulary = logits.shape[-1]
     width = min(width, vocabulary)
     # one more than asked shows whether equal logits straddle the cut, where topk's own choice is arbitrary
     values, tokens = logits.topk(min(width + 1, vocabulary), dim=-1)

@@ -97,9 +97,7 @@ class CostModel(Protocol):
     def before_choice_seconds(self, context_length: int) -> float:
         """Return the seconds of a round that are spent before its tree is chosen: drafting."""
 
-    def after_choice_seconds(
-        self, num_draft_nodes: NDArray[np.int64], context_length: int
-    ) -> NDArray[np.float64]:
+    def after_choice_seconds(self, num_draft_nodes: NDArray[np.int64], context_length: int) -> NDArray[np.float64]:
         """Return the seconds after the choice (tree, forward, walk, commit) for every count, 0 included."""
 
 

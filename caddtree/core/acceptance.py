@@ -1,0 +1,98 @@
+"""The walk through a verified tree: which path is accepted, and which token follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+import torch
+from torch import Tensor
+
+from caddtree.core.draft_tree import DraftTree
+from caddtree.core.errors import NumericalError
+from caddtree.core.sampler import Sampler
+
+
+@attrs.frozen
+class Walk:
+    """An accepted path and what the target chose at each of its nodes."""
+
+    path: tuple[int, ...]
+    """Node indices from the root to the last node the target agrees with."""
+    tokens: tuple[int, ...]
+    """The target's choice at every node of the path: the accepted tokens, then the bonus token."""
+
+    @property
+    def num_accepted(self) -> int:
+        """Accepted draft tokens; the bonus token is not counted."""
+        return len(self.path) - 1
+
+    def cut(self, num_tokens: int) -> Walk:
+        """Return the walk that gains only the first ``num_tokens`` tokens; the last one becomes the bonus."""
+        return self if num_tokens >= len(self.tokens) else Walk(self.path[:num_tokens], self.tokens[:num_tokens])
+
+
+class AcceptanceRule(Protocol):
+    """Turns the target's logits over a tree into a :class:`Walk`."""
+
+    def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
+        """Return the accepted path; ``logits`` is ``(nodes, vocabulary)``.
+
+        Raises:
+            NumericalError: If a row is not finite.
+        """
+
+
+@attrs.frozen(eq=False)
+class MatchChoice:
+    """Step to a child while its token is the very token the target chooses at the current node.
+
+    Exact at every temperature: the choice is made before the tree is looked at, with noise keyed by position.
+    """
+
+    sampler: Sampler
+    prefix: Sequence[int] = ()
+    """Committed token ids before the root; read only by samplers that have processors."""
+
+    def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
+        """Return the accepted path and the target's choices along it."""
+        best, argmax = logits.max(dim=-1)
+        check_finite(best, context_length)
+        tokens, parents = tree.tokens.tolist(), tree.parents.tolist()
+        # host sync: all choices in one read, of which the walk needs few
+        choices = argmax.tolist() if self.sampler.is_argmax else None
+        node, path, chosen = 0, [0], []
+        while True:
+            if choices is not None:
+                choice = choices[node]
+            else:
+                prefix = [*self.prefix, *(tokens[index] for index in path)] if self.sampler.processors else ()
+                choice = self.sampler.choose(logits[node], context_length + len(path) - 1, prefix)
+            chosen.append(choice)
+            node = _child(tokens, parents, node, choice)
+            if node == 0:
+                return Walk(tuple(path), tuple(chosen))
+            path.append(node)
+
+
+def check_finite(best: Tensor, context_length: int) -> None:
+    """Refuse logits with NaN or infinity; ``best`` is the largest value of every row, NaN where one is.
+
+    Raises:
+        NumericalError: Naming the first bad row and the position of the tree's root.
+    """
+    finite = torch.isfinite(best)
+    if not bool(finite.all()):  # host sync: one flag
+        row = int((~finite).int().argmax())
+        raise NumericalError(
+            f"the target's logits are not finite: row {row} of {len(best)} holds {float(best[row])} "
+            f"at context length {context_length}. Check the weights, or use a wider dtype."
+        )
+
+
+def _child(tokens: list[int], parents: list[int], node: int, token: int) -> int:
+    for child in range(node + 1, len(tokens)):
+        if parents[child] == node and tokens[child] == token:
+            return child
+    return 0

@@ -1,0 +1,90 @@
+"""Dense attention masks of a verification pass, in the form the target's architecture takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caddtree.core.errors import CompatibilityError
+
+Masks = Tensor | dict[str, Tensor | None] | None
+"""One mask for all layers, one per layer type, or none where plain causal attention is meant."""
+
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+class MaskFormat:
+    """How one target wants its masks: one tensor or one per layer type, bool or additive, with what window."""
+
+    def __init__(self, config: Any, attention: str) -> None:
+        """Read the text config of a target.
+
+        Args:
+            config: ``model.config.get_text_config(decoder=True)``.
+            attention: ``config._attn_implementation``: ``sdpa`` or ``eager``.
+
+        Raises:
+            CompatibilityError: If a layer type or an attention back-end cannot take a tree.
+        """
+        types = getattr(config, "layer_types", None)
+        if types is not None and set(types) - _LAYER_TYPES:
+            raise CompatibilityError(
+                f"target: layers of type {sorted(set(types) - _LAYER_TYPES)} cannot verify a draft tree; "
+                f"supported are {sorted(_LAYER_TYPES)}"
+            )
+        if getattr(config, "num_kv_shared_layers", 0) or getattr(config, "kv_sharing_modes", None):
+            raise CompatibilityError("target: layers that share keys and values cannot verify a draft tree")
+        if attention not in ("sdpa", "eager"):
+            raise CompatibilityError(
+                f"verifier sdpa: the target's attention implementation is {attention!r}, which takes no dense "
+                f"mask. Load the model with attn_implementation='sdpa' (or 'eager')."
+            )
+        if attention == "sdpa" and getattr(config, "attn_logit_softcapping", None):
+            raise CompatibilityError(
+                "verifier sdpa: the target caps its attention logits, which SDPA drops without a word. "
+                "Load the model with attn_implementation='eager'."
+            )
+        self.layer_types = None if types is None else tuple(sorted(set(types)))
+        self.window: int | None = getattr(config, "sliding_window", None)
+        # eager attention adds its mask: a bool mask would be wrong there without an error
+        self.is_additive = attention == "eager"
+
+    def build(self, visible: Tensor, depths: Tensor, length: int, dtype: torch.dtype) -> Masks:
+        """Return the masks of query nodes on top of ``length`` committed rows.
+
+        Args:
+            visible: ``(nodes, nodes)`` bool.
+            depths: ``(nodes,)`` int64; node ``i`` sits at position ``length + depths[i]``.
+            length: Committed KV rows, all visible but for a sliding window.
+            dtype: Of additive masks.
+
+        Returns:
+            ``(1, 1, nodes, length + nodes)`` per layer type, or one for all.
+        """
+        num_nodes = len(depths)
+        full = visible.new_ones((num_nodes, length + num_nodes))
+        full[:, length:] = visible
+        sliding = full
+        if self.window is not None:
+            # windows count positions, not rows: two nodes of one depth share a position
+            position = torch.cat([torch.arange(length, device=depths.device), length + depths])
+            sliding = full & (length + depths[:, None] - position < self.window)
+        if self.layer_types is None:
+            return self._shape(sliding, dtype)
+        return {
+            layer_type: self._shape(sliding if layer_type == "sliding_attention" else full, dtype)
+            for layer_type in self.layer_types
+        }
+
+    def single_row(self, length: int) -> tuple[bool, Masks]:
+        """Return whether a lone row may see all ``length + 1`` rows, and what to pass so that no mask is built."""
+        if self.is_additive or (self.window is not None and length >= self.window):
+            return False, None
+        return True, None if self.layer_types is None else dict.fromkeys(self.layer_types)
+
+    def _shape(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.is_additive:
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        return mask[None, None]

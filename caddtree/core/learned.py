@@ -1,0 +1,61 @@
+"""What a decoder learns while it runs: it outlives a request and never changes a token."""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+
+from caddtree.core.records import Round
+
+logger = logging.getLogger(__name__)
+
+_SPEED_MEMORY_ROUNDS = 200
+_ALARM_ROUNDS = 50
+_ALARM_ACCEPTANCE_LENGTH = 1.05
+
+
+@attrs.define
+class LongRunSpeed:
+    """Moving estimate of tokens per second: the lambda of the priced objective."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def on_round(self, round_: Round) -> None:
+        """Add a round; old rounds fade."""
+        fade = 1.0 - 1.0 / _SPEED_MEMORY_ROUNDS
+        self.tokens = self.tokens * fade + len(round_.tokens)
+        self.seconds = self.seconds * fade + round_.seconds.total
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The estimate, or None before the first round."""
+        return self.tokens / self.seconds if self.seconds > 0 else None
+
+
+@attrs.define
+class AcceptanceAlarm:
+    """Says once that nearly nothing of the drafts is accepted: the sign of a drafter for another target."""
+
+    rounds: int = 0
+    tokens: int = 0
+    raised: bool = False
+
+    def on_round(self, round_: Round) -> None:
+        """Count rounds that had draft nodes."""
+        if self.raised or round_.num_draft_nodes == 0:
+            return
+        self.rounds += 1
+        self.tokens += len(round_.tokens)
+        if self.rounds == _ALARM_ROUNDS:
+            mean = self.tokens / self.rounds
+            if mean < _ALARM_ACCEPTANCE_LENGTH:
+                self.raised = True
+                logger.warning(
+                    "mean acceptance length is %.2f over %d rounds: the drafter hardly ever agrees with the target. "
+                    "Check that it was trained for this target (layer ids, tokenizer, mask token).",
+                    mean,
+                    self.rounds,
+                )
+            self.rounds = self.tokens = 0

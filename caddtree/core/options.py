@@ -1,0 +1,70 @@
+"""What a request may ask for: sampling, length, stops, seed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from caddtree.core.errors import InputError
+
+
+def _number(minimum: float, maximum: float, *, above: bool = False) -> Any:
+    """Return a validator: a real number (bool is none) in ``[minimum, maximum]``, or above ``minimum``."""
+
+    def validate(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value is None and attribute.default is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{attribute.name} must be a number, found {value!r}")
+        low = value > minimum if above else value >= minimum
+        if not (math.isfinite(value) and low and value <= maximum):
+            bound = "above" if above else "at least"
+            top = "" if maximum == math.inf else f" and at most {maximum:g}"
+            raise InputError(f"{attribute.name} must be {bound} {minimum:g}{top}, found {value!r}")
+
+    return validate
+
+
+def _integer(minimum: int, maximum: int | None = None, hint: str = "") -> Any:
+    """Return a validator: an integer (bool is none) in ``[minimum, maximum]``."""
+
+    def validate(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value is None and attribute.default is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(f"{attribute.name} must be an integer, found {value!r}")
+        if value < minimum or (maximum is not None and value > maximum):
+            top = "" if maximum is None else f" and at most {maximum}"
+            raise InputError(f"{attribute.name} must be at least {minimum}{top}, found {value}{hint}")
+
+    return validate
+
+
+def _strings(_instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    for entry in value:
+        if not isinstance(entry, str) or not entry:
+            raise InputError(f"every entry of {attribute.name} must be a string that is not empty, found {entry!r}")
+
+
+def _stop_tuple(value: object) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+@attrs.frozen
+class GenerationOptions:
+    """Options of one request; a recipe's ``generation`` section gives the defaults.
+
+    Temperature 0 is greedy decoding, whatever ``top_k``, ``top_p`` and ``seed`` say.
+    """
+
+    temperature: float = attrs.field(default=0.0, validator=_number(0.0, math.inf))
+    top_k: int | None = attrs.field(default=None, validator=_integer(1, hint="; leave it out to keep every token"))
+    top_p: float | None = attrs.field(default=None, validator=_number(0.0, 1.0, above=True))
+    max_new_tokens: int | None = attrs.field(default=None, validator=_integer(1))
+    seed: int = attrs.field(default=0, validator=_integer(0, 2**64 - 1))
+    stop: tuple[str, ...] = attrs.field(default=(), converter=_stop_tuple, validator=_strings)
+    ignore_eos: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))

@@ -1,0 +1,138 @@
+"""The target's own choice of the next token: one implementation for trees and for plain decoding.
+
+The randomness of a choice is keyed by (seed, position), never by node or call order, so the text at
+temperature > 0 equals plain sampling with that seed for every draft tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from caddtree.core.options import GenerationOptions
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK_64 = (1 << 64) - 1
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+"""``(rows, length)`` int64 token ids and ``(rows, vocabulary)`` scores -> scores, as in Transformers."""
+
+
+def gumbel_noise(seed: int, position: int, vocabulary_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return standard Gumbel noise of one position, the same on every device.
+
+    A counter-based generator: splitmix64 with a stream per (seed, position) and the token id as its counter.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        position: Position of the node at which the choice is made.
+        vocabulary_size: Number of values.
+        device: Where to make it.
+
+    Returns:
+        ``(vocabulary_size,)`` float32.
+
+    Source: Steele et al., "Fast splittable pseudorandom number generators" (splitmix64).
+    """
+    stream = _mix(_mix(seed) + (position + 1) * _GOLDEN)
+    counter = torch.arange(1, vocabulary_size + 1, dtype=torch.int64, device=device)
+    bits = _mix_tensor(counter * _signed(_GOLDEN) + _signed(stream))
+    # 53 bits and a half: never 0, never 1, so both logarithms are finite
+    uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+    return (-torch.log(-torch.log(uniform))).float()
+
+
+@attrs.frozen(eq=False)
+class Sampler:
+    """Chooses ``argmax(processed logits + noise)``; temperature 0 leaves out the noise (Gumbel-max).
+
+    The order is Transformers' own: processors, temperature, top-k, top-p.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    processors: Sequence[Processor] = ()
+
+    @classmethod
+    def from_options(cls, options: GenerationOptions) -> Sampler:
+        """Return the sampler of a request."""
+        return cls(options.temperature, options.top_k, options.top_p, options.seed)
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the choice is the arg-max of the raw logits, so that all nodes can be chosen at once."""
+        return self.temperature == 0 and not self.processors
+
+    def scores(self, logits: Tensor, prefix: Sequence[int] = ()) -> Tensor:
+        """Return the processed scores of one row: the distribution that is sampled, as unnormalised logs.
+
+        Args:
+            logits: ``(vocabulary,)``.
+            prefix: Token ids up to and including the node, read by ``processors`` only.
+        """
+        scores = logits.float()[None]
+        if self.processors:
+            tokens = torch.tensor([list(prefix)], dtype=torch.int64, device=logits.device)
+            for processor in self.processors:
+                scores = processor(tokens, scores)
+        if self.temperature > 0:
+            scores = scores / self.temperature
+            if self.top_k is not None:
+                scores = keep_top_k(scores, self.top_k)
+            if self.top_p is not None:
+                scores = keep_top_p(scores, self.top_p)
+        return scores[0]
+
+    def choose(self, logits: Tensor, position: int, prefix: Sequence[int] = ()) -> int:
+        """Return the target's choice after the node at ``position``; ``logits`` is ``(vocabulary,)``."""
+        scores = self.scores(logits, prefix)
+        if self.temperature > 0:
+            scores = scores + gumbel_noise(self.seed, position, scores.shape[-1], scores.device)
+        return int(scores.argmax())  # host sync: one token id
+
+
+def keep_top_k(scores: Tensor, top_k: int) -> Tensor:
+    """Return scores with everything below the ``top_k``-th best of its row at -inf; ties of it stay."""
+    threshold = scores.topk(min(top_k, scores.shape[-1]), dim=-1).values[..., -1:]
+    return scores.masked_fill(scores < threshold, -torch.inf)
+
+
+def keep_top_p(scores: Tensor, top_p: float) -> Tensor:
+    """Return scores with the tail beyond probability mass ``top_p`` at -inf; the best token always stays."""
+    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    # a token goes when the mass before it already reaches top_p; the first has no mass before it
+    beyond = probabilities.cumsum(dim=-1) - probabilities >= top_p
+    beyond[..., 0] = False
+    return scores.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+
+
+def _signed(value: int) -> int:
+    value &= _MASK_64
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _mix(value: int) -> int:
+    value &= _MASK_64
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK_64
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK_64
+    return value ^ (value >> 31)
+
+
+def _shift_right(value: Tensor, count: int) -> Tensor:
+    # int64 shifts arithmetically; the mask drops the copies of the sign bit
+    return (value >> count) & ((1 << (64 - count)) - 1)
+
+
+def _mix_tensor(value: Tensor) -> Any:
+    value = (value ^ _shift_right(value, 30)) * _signed(_MIX_1)
+    value = (value ^ _shift_right(value, 27)) * _signed(_MIX_2)
+    return value ^ _shift_right(value, 31)

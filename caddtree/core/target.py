@@ -1,0 +1,255 @@
+"""The target: one Hugging Face causal LM behind a narrow face."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from caddtree.core.attention_mask import MaskFormat, Masks
+from caddtree.core.draft_tree import DraftTree
+from caddtree.core.errors import CompatibilityError
+from caddtree.core.kv_cache import TreeCache
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class TargetState:
+    """One sequence inside the target."""
+
+    cache: TreeCache
+    features: Tensor | None = None
+    """``(nodes, layers * hidden)`` tapped in the last forward; None when no layer is tapped."""
+
+    @property
+    def context_length(self) -> int:
+        """Committed KV rows."""
+        return self.cache.length
+
+
+class Target:
+    """Owns the weights, the KV cache layout and the taps; sequences live in :class:`TargetState`.
+
+    Args:
+        model: A Hugging Face causal LM in eval mode.
+        prefill_chunk: Rows of the prompt that one forward carries.
+        context_limit: Positions to use at most; the model's own limit when None.
+        fingerprint: Identity of model and tokenizer, compared with the one a drafter was trained for.
+
+    Raises:
+        CompatibilityError: If the architecture cannot verify a draft tree.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prefill_chunk: int = 512,
+        context_limit: int | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.prefill_chunk = prefill_chunk
+        self.fingerprint = fingerprint
+        self._decoder = model.get_decoder()
+        self._layers = getattr(self._decoder, "layers", None)
+        if self._layers is None:
+            self._layers = getattr(self._decoder, "h", None)
+        if self._layers is None:
+            raise CompatibilityError(f"target: {type(model).__name__} shows no list of decoder layers")
+        weight = model.get_input_embeddings().weight
+        self.device: torch.device = weight.device
+        self.dtype: torch.dtype = weight.dtype
+        self.vocabulary_size: int = weight.shape[0]
+        self.hidden_size: int = self.config.hidden_size
+        self.num_layers: int = len(self._layers)
+        self.position_limit = _position_limit(self.config, context_limit)
+        self.mask_format = MaskFormat(self.config, model.config._attn_implementation)
+        self._taps: list[Any] = []
+        self._tapped: list[Tensor] | None = None
+        self._tapped_layers: tuple[int, ...] = ()
+        self._check_head()
+
+    @property
+    def name(self) -> str:
+        """What the user calls the model."""
+        return str(getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__)
+
+    def tap(self, layer_ids: Sequence[int]) -> None:
+        """Collect the raw outputs of these decoder layers in every forward from now on.
+
+        Args:
+            layer_ids: 0-based, ascending; empty for none.
+
+        Raises:
+            CompatibilityError: If a layer does not exist, or the order is not ascending.
+        """
+        if list(layer_ids) != sorted(set(layer_ids)):
+            raise CompatibilityError(f"target_layer_ids must be ascending and distinct, found {list(layer_ids)}")
+        if layer_ids and not (layer_ids[0] >= 0 and layer_ids[-1] < self.num_layers):
+            raise CompatibilityError(
+                f"target_layer_ids must lie in 0..{self.num_layers - 1} (the target has {self.num_layers} "
+                f"layers), found {list(layer_ids)}"
+            )
+        self.close()
+        self._tapped_layers = tuple(layer_ids)
+        # hooks, not output_hidden_states: its list form means other layers in other Transformers versions
+        self._taps = [self._layers[index].register_forward_hook(self._keep) for index in layer_ids]
+
+    def close(self) -> None:
+        """Remove the taps from the model."""
+        for handle in self._taps:
+            handle.remove()
+        self._taps = []
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Return input embeddings ``(rows, hidden)`` of ``(rows,)`` int64 token ids."""
+        embedded: Tensor = self.model.get_input_embeddings()(token_ids)
+        return embedded
+
+    def head_logits(self, hidden: Tensor) -> Tensor:
+        """Return logits ``(rows, vocabulary)`` of normed hidden states, with the family's own scaling."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        if divisor := getattr(self.config, "logits_scaling", None):
+            logits = logits / divisor
+        if (factor := getattr(self.config, "logit_scale", None)) is not None:
+            logits = logits * factor
+        if cap := getattr(self.config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def start(self, capacity: int) -> TargetState:
+        """Return the state of a new sequence with room for ``capacity`` KV rows; it grows when needed."""
+        return TargetState(TreeCache(self.num_layers, capacity))
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        state: TargetState,
+        tokens: Sequence[int],
+        on_chunk: Callable[[Sequence[int], Tensor | None], None],
+    ) -> Tensor:
+        """Commit prompt tokens in chunks and return the logits ``(vocabulary,)`` after the last one.
+
+        Args:
+            state: Grows by ``len(tokens)`` rows.
+            tokens: Token ids, at least one.
+            on_chunk: Called with the tokens and features of every chunk, in order.
+        """
+        hidden = torch.empty(0)
+        for start in range(0, len(tokens), self.prefill_chunk):
+            chunk = tokens[start : start + self.prefill_chunk]
+            depths = torch.arange(len(chunk), device=self.device)
+            visible = torch.ones(len(chunk), len(chunk), dtype=torch.bool, device=self.device).tril()
+            hidden = self._forward(state, torch.tensor(chunk, device=self.device), depths, visible)
+            state.cache.commit(range(len(chunk)))
+            on_chunk(chunk, state.features)
+        return self.head_logits(hidden[-1:])[0]
+
+    @torch.inference_mode()
+    def forward_tree(self, state: TargetState, tree: DraftTree) -> Tensor:
+        """Return logits ``(nodes, vocabulary)``; every node sees the context, its ancestors and itself.
+
+        The nodes' KV rows lie behind the committed ones until :meth:`commit` keeps some of them.
+        """
+        tokens, depths = tree.tokens.to(self.device), tree.depths.to(self.device)
+        visible = None if tree.num_nodes == 1 else tree.visibility_mask().to(self.device)
+        return self.head_logits(self._forward(state, tokens, depths, visible))
+
+    @torch.inference_mode()
+    def commit(self, state: TargetState, path: Sequence[int]) -> Tensor | None:
+        """Keep the KV rows of ``path`` (root first) and return its features, ``(len(path), ...)`` or None."""
+        state.cache.commit(path)
+        features, state.features = state.features, None
+        if features is None:
+            return None
+        if path[-1] == len(path) - 1:  # strictly increasing: then it is the prefix 0, 1, 2, ...
+            return features[: len(path)]
+        return features[torch.tensor(path, device=features.device)]
+
+    def _forward(self, state: TargetState, tokens: Tensor, depths: Tensor, visible: Tensor | None) -> Tensor:
+        """Run the decoder over new rows; return normed hidden states ``(rows, hidden)``."""
+        length = state.cache.length
+        state.cache.reserve(len(tokens))
+        masks: Masks
+        is_unmasked = False
+        if visible is None or len(tokens) == 1:
+            is_unmasked, masks = self.mask_format.single_row(length)
+        if not is_unmasked:
+            if visible is None:
+                visible = torch.ones(1, 1, dtype=torch.bool, device=self.device)
+            masks = self.mask_format.build(visible, depths, length, self.dtype)
+        self._tapped = []
+        try:
+            output = self._decoder(
+                input_ids=tokens[None],
+                position_ids=(length + depths)[None],
+                attention_mask=masks,
+                past_key_values=state.cache,
+                use_cache=True,
+            )
+            state.features = torch.cat(self._tapped, dim=-1)[0] if self._tapped else None
+        finally:
+            self._tapped = None
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _keep(self, _module: object, _args: object, output: Any) -> None:
+        # None while others run the model: their forwards are not ours to keep
+        if self._tapped is not None:
+            self._tapped.append(output[0] if isinstance(output, tuple) else output)
+
+    @torch.inference_mode()
+    def _check_head(self) -> None:
+        """Refuse a family whose head does more than :meth:`head_logits` knows of."""
+        tokens = torch.arange(min(4, self.vocabulary_size), device=self.device)
+        expected = self.model(tokens[None], use_cache=False).logits[0]
+        found = self.head_logits(self._decoder(tokens[None], use_cache=False).last_hidden_state[0])
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True):
+            raise CompatibilityError(
+                f"target: the logits of {type(self.model).__name__} are not its output head applied to its "
+                f"decoder's output; this family is not supported"
+            )
+
+
+def target_fingerprint(model_config: Any, tokenizer_bytes: bytes = b"") -> str:
+    """Return the identity of a target, as drafters record it: a hash of its shape and its tokenizer.
+
+    Args:
+        model_config: A Hugging Face config.
+        tokenizer_bytes: Content of ``tokenizer.json``.
+    """
+    config = model_config.get_text_config(decoder=True)
+    names = (
+        "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "head_dim", "tie_word_embeddings",
+    )  # fmt: skip
+    essentials = {name: getattr(config, name, None) for name in names}
+    digest = hashlib.sha256(json.dumps(essentials, sort_keys=True).encode())
+    digest.update(tokenizer_bytes)
+    return digest.hexdigest()
+
+
+def _position_limit(config: Any, context_limit: int | None) -> int:
+    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2**31)
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = rope.get("rope_type", "default")
+    if kind == "dynamic":
+        raise CompatibilityError(
+            "target: rope type 'dynamic' rotates by the longest position of a forward, so a tree and single "
+            "tokens would see different keys; it is not supported"
+        )
+    if kind == "longrope":
+        # its frequencies change where the text crosses the original limit, in the middle of a tree
+        limit = min(limit, int(rope.get("original_max_position_embeddings", limit)))
+    if context_limit is not None and context_limit > limit:
+        raise CompatibilityError(f"context_limit is {context_limit}, but the target has {limit} positions")
+    return context_limit or limit
