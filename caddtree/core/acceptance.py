@@ -53,7 +53,7 @@ class MatchChoice:
 
     sampler: Sampler
     prefix: Sequence[int] = ()
-    """Committed token ids before the root; read only by samplers that have processors."""
+    """Token ids of the sequence so far, the root last; read only by samplers that have processors."""
 
     def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
         """Return the accepted path and the target's choices along it."""
@@ -67,7 +67,7 @@ class MatchChoice:
             if choices is not None:
                 choice = choices[node]
             else:
-                prefix = [*self.prefix, *(tokens[index] for index in path)] if self.sampler.processors else ()
+                prefix = [*self.prefix, *(tokens[index] for index in path[1:])] if self.sampler.processors else ()
                 choice = self.sampler.choose(logits[node], context_length + len(path) - 1, prefix)
             chosen.append(choice)
             node = _child(tokens, parents, node, choice)

@@ -60,9 +60,8 @@ class Target:
         self.prefill_chunk = prefill_chunk
         self.fingerprint = fingerprint
         self._decoder = model.get_decoder()
-        self._layers = getattr(self._decoder, "layers", None)
-        if self._layers is None:
-            self._layers = getattr(self._decoder, "h", None)
+        # GPT-2 and its kin call the list of layers "h"
+        self._layers: Any = getattr(self._decoder, "layers", getattr(self._decoder, "h", None))
         if self._layers is None:
             raise CompatibilityError(f"target: {type(model).__name__} shows no list of decoder layers")
         weight = model.get_input_embeddings().weight

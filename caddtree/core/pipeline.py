@@ -1,0 +1,402 @@
+"""The one decoding loop: prefill, then per round draft, build, verify, commit.
+
+Start reading at :meth:`Session.step`, which is one round.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+import torch
+
+from caddtree.core.acceptance import AcceptanceRule, MatchChoice, Walk, check_finite
+from caddtree.core.context import RoundContext
+from caddtree.core.draft_tree import DraftTree
+from caddtree.core.errors import CompatibilityError, InputError, NumericalError, ResourceError, StageError
+from caddtree.core.learned import AcceptanceAlarm, LongRunSpeed
+from caddtree.core.marginals import Marginals
+from caddtree.core.options import GenerationOptions
+from caddtree.core.protocols import CostModel, Drafter, DraftRequest, DraftState, TreeBuilder, Verifier
+from caddtree.core.records import Chunk, Generation, Round, StageSeconds
+from caddtree.core.sampler import Processor, Sampler
+from caddtree.core.target import Target, TargetState
+from caddtree.core.text import TextStream, encode_prompt
+
+logger = logging.getLogger(__name__)
+
+_UNUSABLE_DRAFTS_ALLOWED = 8
+_INITIAL_NEW_ROWS = 1024
+
+
+class Observer(Protocol):
+    """Sees every round after it happened."""
+
+    def on_round(self, round_: Round) -> None:
+        """Take note of a round; an exception here ends the request."""
+
+
+class Decoder:
+    """One pipeline of strategies around one target; sequences live in :class:`Session`.
+
+    Args:
+        target: A raw Hugging Face causal LM, or a :class:`Target`.
+        tokenizer: Its tokenizer; None if prompts are token ids.
+        drafter: Proposes marginals.
+        tree_builder: Chooses a tree from them.
+        verifier: Runs the target over the tree.
+        cost_model: Seconds of a round; needed by builders that ask for it.
+        options: Defaults of a request.
+        observers: Called after every round.
+
+    Raises:
+        CompatibilityError: If two parts cannot work together.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Any,
+        drafter: Drafter,
+        tree_builder: TreeBuilder,
+        verifier: Verifier,
+        tokenizer: Any = None,
+        cost_model: CostModel | None = None,
+        options: GenerationOptions | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.target = target if isinstance(target, Target) else Target(target)
+        self.tokenizer = tokenizer
+        self.drafter, self.tree_builder, self.verifier = drafter, tree_builder, verifier
+        self.cost_model = cost_model
+        self.options = options or GenerationOptions()
+        self.speed = LongRunSpeed()
+        self.observers: list[Observer] = [self.speed, AcceptanceAlarm(), *observers]
+        if tree_builder.needs_cost_model and cost_model is None:
+            raise CompatibilityError(f"tree_builder {_name(tree_builder)} needs a cost_model, found none")
+        self.target.tap(drafter.required_layers)
+        drafter.bind(self.target)
+        verifier.bind(self.target)
+        self.eos_token_ids = _eos_token_ids(self.target.model, tokenizer)
+        self._is_prepared = not tree_builder.needs_cost_model
+
+    def generate(self, prompt: Any, *, should_stop: Callable[[], bool] | None = None, **options: Any) -> Generation:
+        """Return the target's own continuation of ``prompt``.
+
+        Args:
+            prompt: Text, token ids, or chat messages.
+            should_stop: Asked before every round; true ends the request as ``cancelled``.
+            **options: Fields of :class:`GenerationOptions` that differ from the decoder's own.
+
+        Raises:
+            InputError: If the prompt or an option cannot be used.
+            NumericalError: If the target's logits are not finite.
+            StageError: If a strategy raises.
+        """
+        session = self.open(prompt, should_stop=should_stop, **options)
+        while session.finish_reason is None:
+            session.step()
+        return session.generation()
+
+    def stream(self, prompt: Any, *, should_stop: Callable[[], bool] | None = None, **options: Any) -> Iterator[Chunk]:
+        """Yield the answer as it is made: the chunk of prefill, then one chunk per round."""
+        session = self.open(prompt, should_stop=should_stop, **options)
+        yield session.first_chunk
+        while session.finish_reason is None:
+            yield session.step()
+
+    def open(
+        self,
+        prompt: Any,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        processors: Sequence[Processor] = (),
+        **options: Any,
+    ) -> Session:
+        """Check the request, run prefill and return the session, to be stepped until it finishes."""
+        unknown = set(options) - {field.name for field in attrs.fields(GenerationOptions)}
+        if unknown:
+            known = ", ".join(field.name for field in attrs.fields(GenerationOptions))
+            raise InputError(f"unknown option {sorted(unknown)[0]!r}; known are {known}")
+        request = attrs.evolve(self.options, **options)
+        tokens = encode_prompt(prompt, self.tokenizer, self.target.vocabulary_size)
+        num_new = self._new_tokens_allowed(len(tokens), request, explicit="max_new_tokens" in options)
+        self.prepare()
+        sampler = attrs.evolve(Sampler.from_options(request), processors=tuple(processors))
+        return Session(self, tokens, request, sampler, num_new, should_stop=should_stop)
+
+    def open_with(
+        self,
+        tokens: list[int],
+        sampler: Sampler,
+        *,
+        max_new_tokens: int,
+        token_is_last: Callable[[Sequence[int]], bool] | None = None,
+    ) -> Session:
+        """Return a session with a sampler and a stop rule of the caller's own, as other frameworks bring them."""
+        request = GenerationOptions(ignore_eos=token_is_last is not None)
+        tokens = encode_prompt(tokens, None, self.target.vocabulary_size)
+        num_new = self._new_tokens_allowed(
+            len(tokens), attrs.evolve(request, max_new_tokens=max_new_tokens), explicit=True
+        )
+        self.prepare()
+        return Session(self, tokens, request, sampler, num_new, token_is_last=token_is_last)
+
+    def prepare(self) -> None:
+        """Get the cost model ready; the first call may measure this machine."""
+        if not self._is_prepared and self.cost_model is not None:
+            # set first: measuring drives this very decoder
+            self._is_prepared = True
+            try:
+                self.cost_model.prepare(self)
+            except BaseException:
+                self._is_prepared = False
+                raise
+
+    def custom_generate(self, model: Any, input_ids: Any, **arguments: Any) -> Any:
+        """Serve ``model.generate(..., custom_generate=decoder.custom_generate)``; see ``core/hf_generate.py``."""
+        from caddtree.core.hf_generate import custom_generate
+
+        return custom_generate(self, model, input_ids, **arguments)
+
+    def _new_tokens_allowed(self, num_prompt: int, request: GenerationOptions, *, explicit: bool) -> int:
+        limit = self.target.position_limit
+        if num_prompt >= limit:
+            raise InputError(
+                f"the prompt has {num_prompt} tokens, but the context is {limit}; "
+                f"at most {limit - 1} leave room for an answer"
+            )
+        wanted = request.max_new_tokens
+        if wanted is None:
+            return limit - num_prompt
+        if explicit and num_prompt + wanted > limit:
+            raise InputError(
+                f"the prompt's {num_prompt} tokens and max_new_tokens {wanted} make {num_prompt + wanted}, "
+                f"but the context is {limit}; ask for at most {limit - num_prompt}"
+            )
+        return min(wanted, limit - num_prompt)
+
+
+class Session:
+    """One sequence: its caches, its tokens, and where it stands."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        prompt: list[int],
+        options: GenerationOptions,
+        sampler: Sampler,
+        max_new_tokens: int,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        token_is_last: Callable[[Sequence[int]], bool] | None = None,
+    ) -> None:
+        self.decoder = decoder
+        self.options = options
+        self.tokens = list(prompt)
+        self.num_prompt_tokens = len(prompt)
+        self.max_new_tokens = max_new_tokens
+        self.rounds: list[Round] = []
+        self.finish_reason: str | None = None
+        self._sampler = sampler
+        self._rule: AcceptanceRule = MatchChoice(sampler, self.tokens)
+        self._should_stop = should_stop
+        # asked after every emitted token with all tokens so far; true ends the request
+        self._token_is_last = token_is_last
+        self._text = TextStream(decoder.tokenizer, options.stop)
+        self._pieces: list[str] = []
+        self._unusable_drafts = 0
+        self._stop_tokens = frozenset() if options.ignore_eos else decoder.eos_token_ids
+        capacity = len(prompt) + min(max_new_tokens, _INITIAL_NEW_ROWS)
+        self.target_state: TargetState = decoder.target.start(capacity)
+        self.draft_state: DraftState = None
+        self.first_chunk = self._prefill(prompt)
+
+    @torch.inference_mode()
+    def step(self, *, candidate_counts: tuple[int, ...] | None = None) -> Chunk:
+        """Run one round and return what it added.
+
+        Args:
+            candidate_counts: Restrict the builder to these draft-node counts, as the profiler does.
+        """
+        if self._should_stop is not None and self._should_stop():
+            return self._end("cancelled")
+        decoder, index = self.decoder, len(self.rounds)
+        context = self._context(candidate_counts)
+
+        started = time.perf_counter()
+        with _stage("drafter", decoder.drafter, index):
+            marginals, is_unusable = self._draft(context)
+        drafted = time.perf_counter()
+        with _stage("tree_builder", decoder.tree_builder, index):
+            tree = self._build(marginals, context)
+        built = time.perf_counter()
+        with _stage("verifier", decoder.verifier, index):
+            walk = decoder.verifier.verify(self.target_state, tree, self._rule)
+        verified = time.perf_counter()
+        walk, text = self._emit(walk)
+        with _stage("drafter", decoder.drafter, index):
+            self._commit(context.root_token, walk)
+        committed = time.perf_counter()
+
+        seconds = StageSeconds(drafted - started, built - drafted, verified - built, committed - verified)
+        return self._record(context, tree, walk, seconds, is_unusable, text)
+
+    def generation(self) -> Generation:
+        """Return the result so far."""
+        return Generation(
+            text="".join(self._pieces),
+            token_ids=tuple(self.tokens[self.num_prompt_tokens :]),
+            finish_reason=self.finish_reason or "cancelled",
+            num_prompt_tokens=self.num_prompt_tokens,
+            prefill_seconds=self.prefill_seconds,
+            rounds=tuple(self.rounds),
+        )
+
+    @torch.inference_mode()
+    def _prefill(self, prompt: list[int]) -> Chunk:
+        decoder = self.decoder
+        started = time.perf_counter()
+        with _stage("drafter", decoder.drafter, None):
+            self.draft_state = decoder.drafter.start()
+            logits = decoder.target.prefill(
+                self.target_state, prompt, lambda tokens, features: self._commit_draft(tokens, features)
+            )
+        context_length = len(prompt)
+        check_finite(logits.max()[None], context_length)
+        choice = self._sampler.choose(logits, context_length - 1, prompt)
+        _, text = self._emit(Walk((0,), (choice,)))
+        self.prefill_seconds = time.perf_counter() - started
+        return Chunk(text, (choice,), None)
+
+    def _context(self, candidate_counts: tuple[int, ...] | None) -> RoundContext:
+        return RoundContext(
+            root_token=self.tokens[-1],
+            context_length=self.target_state.context_length,
+            remaining_tokens=self.max_new_tokens - (len(self.tokens) - self.num_prompt_tokens),
+            position_limit=self.decoder.target.position_limit,
+            temperature=self.options.temperature,
+            cost_model=self.decoder.cost_model,
+            candidate_counts=candidate_counts,
+            tokens_per_second=self.decoder.speed.tokens_per_second,
+        )
+
+    def _draft(self, context: RoundContext) -> tuple[Marginals | None, bool]:
+        if context.max_depth == 0 or self._unusable_drafts >= _UNUSABLE_DRAFTS_ALLOWED:
+            return None, False
+        request = DraftRequest(context.root_token, context.context_length, context.max_depth, context.temperature)
+        marginals = self.decoder.drafter.draft(self.draft_state, request)
+        if marginals is None or marginals.depth == 0:
+            return None, False
+        if not marginals.is_usable():
+            self._unusable_drafts += 1
+            logger.warning("round %d: the drafter's output is not finite; no draft nodes", len(self.rounds))
+            if self._unusable_drafts == _UNUSABLE_DRAFTS_ALLOWED:
+                logger.warning(
+                    "the drafter is switched off for this request after %d such rounds", self._unusable_drafts
+                )
+            return None, True
+        return marginals.clip(context.max_depth), False
+
+    def _build(self, marginals: Marginals | None, context: RoundContext) -> DraftTree:
+        if marginals is None:
+            return DraftTree.root_only(context.root_token)
+        tree = self.decoder.tree_builder.build(marginals, context)
+        tree.check(max_depth=context.max_depth, vocabulary_size=self.decoder.target.vocabulary_size)
+        return tree
+
+    def _commit(self, root_token: int, walk: Walk) -> None:
+        features = self.decoder.target.commit(self.target_state, walk.path)
+        self._commit_draft([root_token, *walk.tokens[:-1]], features)
+
+    def _commit_draft(self, tokens: Sequence[int], features: torch.Tensor | None) -> None:
+        self.decoder.drafter.commit(self.draft_state, tokens, features)
+
+    def _emit(self, walk: Walk) -> tuple[Walk, str]:
+        """Append tokens up to the first stop; return the walk cut there and the text to show."""
+        count, reason = self._count_until_stop(walk.tokens)
+        used, text = self._text.push(walk.tokens[:count])
+        if self._text.found_stop:
+            count, reason = used, "stop"
+        self.tokens.extend(walk.tokens[:count])
+        if reason is None and len(self.tokens) - self.num_prompt_tokens >= self.max_new_tokens:
+            reason = "length"
+        if reason is not None:
+            self.finish_reason = reason
+            text += self._text.finish()
+        self._pieces.append(text)
+        return walk.cut(count), text
+
+    def _count_until_stop(self, tokens: Sequence[int]) -> tuple[int, str | None]:
+        for count, token in enumerate(tokens, start=1):
+            if token in self._stop_tokens:
+                return count, "stop"
+            if self._token_is_last is not None and self._token_is_last([*self.tokens, *tokens[:count]]):
+                return count, "stop"
+        return len(tokens), None
+
+    def _record(
+        self, context: RoundContext, tree: DraftTree, walk: Walk, seconds: StageSeconds, is_unusable: bool, text: str
+    ) -> Chunk:
+        round_ = Round(
+            index=len(self.rounds),
+            context_length=context.context_length,
+            num_draft_nodes=tree.num_drafts,
+            tree_depth=tree.depth,
+            tokens=walk.tokens,
+            path=walk.path,
+            expected_acceptance=tree.expected_acceptance,
+            seconds=seconds,
+            predicted_seconds=self._predicted_seconds(tree.num_drafts, context.context_length),
+            unusable_draft=is_unusable,
+        )
+        self.rounds.append(round_)
+        for observer in self.decoder.observers:
+            with _stage("observer", observer, round_.index):
+                observer.on_round(round_)
+        return Chunk(text, walk.tokens, round_)
+
+    def _predicted_seconds(self, num_draft_nodes: int, context_length: int) -> float | None:
+        model = self.decoder.cost_model
+        if model is None or not self.decoder.tree_builder.needs_cost_model:
+            return None
+        after = model.after_choice_seconds(np.array([num_draft_nodes], dtype=np.int64), context_length)
+        return model.before_choice_seconds(context_length) + float(after[0])
+
+    def _end(self, reason: str) -> Chunk:
+        self.finish_reason = reason
+        text = self._text.finish()
+        self._pieces.append(text)
+        return Chunk(text, (), None)
+
+
+@contextmanager
+def _stage(kind: str, component: object, index: int | None) -> Iterator[None]:
+    """Name the component and the round in whatever a strategy raises."""
+    try:
+        yield
+    except (NumericalError, ResourceError, StageError):
+        raise
+    except Exception as error:
+        where = "prefill" if index is None else f"round {index}"
+        raise StageError(f"{kind} {_name(component)} failed in {where}: {type(error).__name__}: {error}") from error
+
+
+def _name(component: object) -> str:
+    return type(component).__name__
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if configured is None:
+        configured = getattr(model.config, "eos_token_id", None)
+    if configured is None and tokenizer is not None:
+        configured = tokenizer.eos_token_id
+    if configured is None:
+        return frozenset()
+    return frozenset(configured if isinstance(configured, list | tuple) else [configured])

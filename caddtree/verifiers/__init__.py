@@ -1,0 +1,1 @@
+"""Verifiers: one target forward over a draft tree, then the walk to the accepted path."""
