@@ -1,0 +1,1 @@
+"""Makes a target and its drafter: data, tokenizer, target training, responses, drafter training."""
