@@ -1,0 +1,57 @@
+"""The hooks that a plugin implements; built-in strategies register through the very same ones.
+
+A plugin is a module, named in the entry-point group ``caddtree`` of its distribution, that implements one or more
+of these hooks::
+
+    from caddtree.plugins.hooks import hookimpl
+
+    @hookimpl
+    def register_tree_builders(registry):
+        registry.add("random", RandomTree)
+
+``registry.add`` inside a hook adds to the kind of that hook. A strategy class is an attrs class, and the fields of
+its constructor are the options that a recipe may give. A plugin may declare ``caddtree_hook_api = 1``, the version
+of the hooks that it was written for.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pluggy
+
+PROJECT_NAME = "caddtree"
+"""Name of the pluggy project and of the entry-point group."""
+
+HOOK_API_VERSION = 1
+"""Rises with every change of a hook that an older plugin could notice."""
+
+hookspec = pluggy.HookspecMarker(PROJECT_NAME)
+hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
+
+
+class KindRegistry(Protocol):
+    """What a hook is given: the registry, narrowed to the kind of the hook."""
+
+    def add(self, name: str, strategy_class: type) -> None:
+        """Register ``strategy_class`` under the name that recipes use."""
+
+
+@hookspec
+def register_drafters(registry: KindRegistry) -> None:
+    """Add drafters: committed tokens and tapped features -> marginals."""
+
+
+@hookspec
+def register_tree_builders(registry: KindRegistry) -> None:
+    """Add tree builders: marginals -> draft tree."""
+
+
+@hookspec
+def register_cost_models(registry: KindRegistry) -> None:
+    """Add cost models: draft nodes and context -> seconds of a round."""
+
+
+@hookspec
+def register_verifiers(registry: KindRegistry) -> None:
+    """Add verifiers: draft tree -> accepted path and bonus token."""
