@@ -88,15 +88,11 @@ class DraftTree:
 
     def visibility_mask(self) -> Tensor:
         """Return ``(nodes, nodes)`` bool; ``[i, j]`` is true when node ``i`` attends to node ``j``."""
-        return visibility_mask(self.parents, self.depths)
+        return visibility_mask(self.parents)
 
     def packed_visibility(self) -> Tensor:
         """Return the mask as ``(nodes, words)`` int64; node ``j`` is bit ``j % 64`` of word ``j // 64``."""
-        mask = self.visibility_mask().cpu().numpy()
-        num_words = -(-self.num_nodes // 64)
-        bits = np.zeros((self.num_nodes, num_words * 64), np.uint8)
-        bits[:, : self.num_nodes] = mask
-        return torch.from_numpy(np.packbits(bits, axis=1, bitorder="little").view(np.int64).copy())
+        return torch.from_numpy(_packed_rows(self.parents).view(np.int64).copy())
 
     def check(self, *, max_depth: int, vocabulary_size: int) -> None:
         """Refuse a tree that a verification pass could not carry.
@@ -125,22 +121,30 @@ class DraftTree:
             raise TreeError("two children of one node carry the same token; each may be drafted once")
 
 
-def visibility_mask(parents: Tensor, depths: Tensor) -> Tensor:
+def visibility_mask(parents: Tensor) -> Tensor:
     """Return which nodes each node may attend to: itself and its ancestors.
 
     Args:
         parents: ``(nodes,)`` int64, parents before children, -1 for the root.
-        depths: ``(nodes,)`` int64, 0 for the root.
 
     Returns:
         ``(nodes, nodes)`` bool; ``[i, j]`` is true when node ``i`` sees node ``j``.
 
     Source: DDTree, arXiv:2604.12989 (ancestor-only attention).
     """
-    parent_array, depth_array = parents.cpu().numpy(), depths.cpu().numpy()
-    mask = np.eye(len(parent_array), dtype=bool)
-    # one vectorised step per depth, not per node: a node's parent row is complete one depth earlier
-    for depth in range(1, int(depth_array.max(initial=0)) + 1):
-        nodes = np.flatnonzero(depth_array == depth)
-        mask[nodes] |= mask[parent_array[nodes]]
-    return torch.from_numpy(mask).to(parents.device)
+    bits = np.unpackbits(_packed_rows(parents), axis=1, count=len(parents), bitorder="little")
+    return torch.from_numpy(bits.view(bool)).to(parents.device)
+
+
+def _packed_rows(parents: Tensor) -> NDArray[np.uint8]:
+    """Return the visibility mask as ``(nodes, bytes)`` uint8, little-endian, padded to whole words of 64 bits."""
+    # a Python integer is a row of any length: one shift and one or per node beat array steps per depth
+    rows: list[int] = []
+    bit = 1
+    # host sync: trees are built on the host
+    for parent in parents.tolist():
+        rows.append(bit if parent < 0 else rows[parent] | bit)
+        bit <<= 1
+    num_bytes = -(-len(rows) // 64) * 8
+    packed = b"".join([row.to_bytes(num_bytes, "little") for row in rows])
+    return np.frombuffer(packed, np.uint8).reshape(len(rows), num_bytes)

@@ -13,6 +13,12 @@ from caddtree.core.errors import InputError
 DEFAULT_WIDTH = 16
 """Candidates kept per position before a builder asks for more: enough in nearly every round."""
 
+LARGEST_LOG_PROB = 1e-4
+"""Rounding may leave the log-probability of a certain token this much above 0."""
+
+_COLUMN_HEIGHT = 16
+"""Logits under one maximum when the largest are searched on a CPU; 16 was fastest for 4 k to 152 k tokens."""
+
 
 @attrs.frozen(eq=False)
 class Marginals:
@@ -46,8 +52,8 @@ class Marginals:
         logits = logits.float()
         if temperature > 0:
             logits = logits / temperature
-        log_normaliser = torch.logsumexp(logits, dim=-1, keepdim=True)
-        return _best(logits, log_normaliser, width)
+        # on a CPU this takes half the time of logsumexp
+        return _best(logits, torch.log_softmax(logits, dim=-1), width)
 
     @property
     def depth(self) -> int:
@@ -79,23 +85,54 @@ class Marginals:
     def is_usable(self) -> bool:
         """Tell whether every number is a log-probability: no NaN, nothing above zero."""
         # host sync: one flag; a NaN compares false
-        return bool((self.log_probs <= 1e-4).all())
+        return bool((self.log_probs <= LARGEST_LOG_PROB).all())
 
 
-def _best(logits: Tensor, log_normaliser: Tensor, width: int) -> Marginals:
+def _best(logits: Tensor, log_probs: Tensor, width: int) -> Marginals:
     vocabulary = logits.shape[-1]
     width = min(width, vocabulary)
     # one more than asked shows whether equal logits straddle the cut, where topk's own choice is arbitrary
-    values, tokens = logits.topk(min(width + 1, vocabulary), dim=-1)
-    if width < vocabulary and bool((values[:, -2] == values[:, -1]).any()):  # host sync: one flag
-        values, tokens = logits.sort(dim=-1, descending=True, stable=True)
+    values, tokens = _largest(logits, min(width + 1, vocabulary))
+    last = values[:, width - 1 : width]
+    straddles = width < vocabulary and bool((last == values[:, width:]).any())  # host sync: one flag
     values, tokens = values[:, :width], tokens[:, :width]
-    if bool((values[:, 1:] == values[:, :-1]).any()):  # host sync: one flag
+    if straddles:
+        tokens = _lowest_equals(logits, values, tokens, last)
+    if straddles or bool((values[:, 1:] == values[:, :-1]).any()):  # host sync: one flag
         by_token = tokens.argsort(dim=-1)
         values, tokens = values.gather(1, by_token), tokens.gather(1, by_token)
         values, order = values.sort(dim=-1, descending=True, stable=True)
         tokens = tokens.gather(1, order)
-    # a row of -inf has no candidates: -inf minus its -inf normaliser would be NaN
-    log_probs = torch.where(values == -torch.inf, values, values - log_normaliser)
-    wider = (lambda more: _best(logits, log_normaliser, more)) if width < vocabulary else None
-    return Marginals(tokens, log_probs, wider)
+    # a row of -inf has no candidates, but its log-softmax is NaN
+    chosen = torch.where(values == -torch.inf, values, log_probs.gather(1, tokens))
+    wider = (lambda more: _best(logits, log_probs, more)) if width < vocabulary else None
+    return Marginals(tokens, chosen, wider)
+
+
+def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the values and indices of the ``count`` largest of every row, best first; ties are arbitrary."""
+    depth, vocabulary = logits.shape
+    num_columns = vocabulary // _COLUMN_HEIGHT
+    if logits.device.type != "cpu" or num_columns < 2 * count:
+        values, tokens = logits.topk(count, dim=-1)
+        return values, tokens
+    # the largest lie in the columns with the largest maxima; maxima vectorise, a selection does not
+    columns = logits[:, : num_columns * _COLUMN_HEIGHT].view(depth, _COLUMN_HEIGHT, num_columns)
+    best = columns.amax(dim=1).topk(count, dim=-1, sorted=False).indices
+    starts = torch.arange(0, num_columns * _COLUMN_HEIGHT, num_columns)
+    inside = (best[:, None, :] + starts[:, None]).flatten(1)
+    behind = torch.arange(num_columns * _COLUMN_HEIGHT, vocabulary).expand(depth, -1)
+    tokens = torch.cat((inside, behind), dim=1)
+    values, order = logits.gather(1, tokens).topk(count, dim=-1)
+    return values, tokens.gather(1, order)
+
+
+def _lowest_equals(logits: Tensor, values: Tensor, tokens: Tensor, last: Tensor) -> Tensor:
+    """Return ``tokens`` with those whose logit equals ``last`` replaced by the lowest such token ids."""
+    vocabulary, width = logits.shape[-1], values.shape[-1]
+    # logits of 16 bits tie in most rounds: one more selection, not a sort of the vocabulary
+    ids = torch.arange(vocabulary, dtype=torch.int32, device=logits.device)
+    lowest = _largest(torch.where(logits == last, -ids, -vocabulary), width)[0].neg()
+    num_larger = (values > last).sum(dim=-1, keepdim=True)
+    place = torch.arange(width, device=logits.device) - num_larger
+    return torch.where(values == last, lowest.gather(1, place.clamp(min=0)).long(), tokens)

@@ -1,0 +1,193 @@
+"""The heaviest prefixes of one draft block, in order: what every tree builder chooses from.
+
+A prefix ``s_1 .. s_d`` weighs ``q_1(s_1) * ... * q_d(s_d)``. A parent is never lighter than its child, so the
+heaviest ``n`` prefixes are a tree for every ``n``. Ranking is done here; where to stop is up to the builder.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from caddtree.core.draft_tree import DraftTree
+from caddtree.core.errors import InputError
+from caddtree.core.marginals import LARGEST_LOG_PROB, Marginals
+
+_WIDENING = 4
+"""A selection costs far more than wider rows do, so a width that binds grows in few large steps."""
+
+_Level = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Nodes of one depth by weight: the place of the parent one depth up, the rank, the log-weight."""
+
+
+@attrs.frozen(eq=False)
+class Frontier:
+    """The heaviest prefixes, heaviest first; ties go by depth, then by the parent's order, then by rank.
+
+    Nodes are numbered from 1 in this order, 0 is the root, so that the first ``count`` nodes are a tree.
+    """
+
+    parents: NDArray[np.int64]  # (count,) number of the parent, 0 for the root
+    depths: NDArray[np.int64]  # (count,) 1 for a child of the root
+    ranks: NDArray[np.int64]  # (count,) 0 for the likeliest candidate of its depth
+    tokens: NDArray[np.int64]  # (count,)
+    log_weights: NDArray[np.float32]  # (count,) non-increasing
+    marginals: Marginals
+    """Where the prefixes come from, as wide as they had to be."""
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    def expected_acceptance(self) -> NDArray[np.float64]:
+        """Return ``(count + 1,)`` float64: Phi(n), the expected accepted draft tokens, for n = 0 .. count.
+
+        Source: CaDDTree, arXiv:2606.01813.
+        """
+        phi = np.zeros(len(self) + 1)
+        np.cumsum(np.exp(self.log_weights.astype(np.float64)), out=phi[1:])
+        return phi
+
+
+def heaviest_prefixes(marginals: Marginals, max_nodes: int) -> Frontier:
+    """Return the ``max_nodes`` heaviest prefixes, or all of them where there are fewer.
+
+    The marginals are widened as long as a candidate beyond their width could still matter, so the result does
+    not depend on the width they came with. Candidates of probability 0 are never nodes, and a row without a
+    usable number ends the block.
+
+    Args:
+        marginals: Candidates of the block; clip them first where the tree must be shallower.
+        max_nodes: Upper bound on the nodes returned, at least 0.
+
+    Raises:
+        InputError: If a row of the marginals is not ordered best first.
+
+    Source: DDTree, arXiv:2604.12989, level by level instead of by its heap: at each depth keep the heaviest of
+    (kept parents) x (candidates); the pair of the i-th parent and the j-th candidate, counted from 1, has
+    ``i * j - 1`` others before it.
+    """
+    # the lightest finite number: a candidate of probability 0 is below it
+    cut = np.finfo(np.float32).min
+    while True:
+        frontier = _rank(marginals, max_nodes, cut)
+        width = marginals.width
+        # the next sibling of a node of the last rank would weigh at most as much as that node and come after it:
+        # it can only displace nodes behind it
+        binds = width < max_nodes and bool((frontier.ranks[: max_nodes - 1] == width - 1).any())
+        if not binds:
+            return frontier
+        marginals = marginals.widen(min(_WIDENING * width, max_nodes))
+        if marginals.width <= width:
+            return frontier
+        if len(frontier) == max_nodes:
+            # more candidates can only raise the weight of the last node
+            cut = frontier.log_weights[-1]
+
+
+def tree_from_selection(root_token: int, frontier: Frontier, count: int) -> DraftTree:
+    """Return the tree of the first ``count`` nodes, numbered with the arg-max chain first.
+
+    The other nodes follow in weight order; parents come before their children.
+    """
+    count = min(count, len(frontier))
+    if count == 0:
+        return DraftTree.root_only(root_token)
+    deepest = np.maximum.accumulate(frontier.depths[:count])
+    # the arg-max prefix of a depth is the first of its depth in weight order
+    is_spine = np.empty(count, bool)
+    is_spine[0] = True
+    np.greater(deepest[1:], deepest[:-1], out=is_spine[1:])
+    order = np.concatenate((np.flatnonzero(is_spine), np.flatnonzero(~is_spine)))
+    number = np.zeros(count + 1, np.int64)
+    number[order + 1] = np.arange(1, count + 1)
+
+    tokens, parents, depths = (np.empty(count + 1, np.int64) for _ in range(3))
+    log_weights = np.empty(count + 1, np.float32)
+    tokens[0], parents[0], depths[0], log_weights[0] = root_token, -1, 0, 0.0
+    tokens[1:] = frontier.tokens[order]
+    parents[1:] = number[frontier.parents[order]]
+    depths[1:] = frontier.depths[order]
+    log_weights[1:] = frontier.log_weights[order]
+    return DraftTree(
+        torch.from_numpy(tokens), torch.from_numpy(parents), torch.from_numpy(depths), torch.from_numpy(log_weights)
+    )
+
+
+def _usable_rows(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the rows before the first that has no candidate or holds a number that is no log-probability."""
+    # a NaN compares false
+    is_usable = np.logical_and((log_probs <= LARGEST_LOG_PROB).all(axis=1), (log_probs > -np.inf).any(axis=1))
+    num_usable = len(log_probs) if is_usable.all() else int(is_usable.argmin())
+    # rounding leaves a certain token a little above 0, and a child would outweigh its parent
+    usable = np.minimum(log_probs[:num_usable], 0)
+    if (usable[:, 1:] > usable[:, :-1]).any():
+        depth, rank = np.argwhere(usable[:, 1:] > usable[:, :-1])[0]
+        raise InputError(
+            f"candidates must be ordered best first, found log-probability {usable[depth, rank + 1]:g} behind "
+            f"{usable[depth, rank]:g} in row {depth} of the marginals"
+        )
+    return usable
+
+
+def _rank(marginals: Marginals, max_nodes: int, cut: np.float32) -> Frontier:
+    """Return the heaviest prefixes within the width; ``cut`` bounds the last one from below."""
+    # host sync: narrow marginals are all that leaves the device
+    log_probs = _usable_rows(marginals.log_probs.float().cpu().numpy())
+    levels: list[_Level] = []
+    weights, pool = np.zeros(1, np.float32), np.zeros(0, np.float32)
+    pair_parents, pair_ranks, pair_starts = _pairs(max_nodes, marginals.width)
+    for row in log_probs:
+        # parents are ordered by weight: those whose best child is too light are a tail
+        num_parents = int(np.count_nonzero(weights + row[0] >= cut))
+        num_pairs = pair_starts[min(num_parents, max_nodes)]
+        parents, ranks = pair_parents[:num_pairs], pair_ranks[:num_pairs]
+        sums = weights[parents] + row[ranks]
+        # pairs come ordered by (parent, rank), and a stable sort keeps that order among equal weights
+        kept = (sums >= cut).nonzero()[0]
+        kept = kept[(-sums[kept]).argsort(kind="stable")[:max_nodes]]
+        if len(kept) == 0:
+            break
+        weights = sums[kept]
+        levels.append((parents[kept], ranks[kept], weights))
+        pool = np.concatenate((pool, weights))
+        if len(pool) >= max_nodes:
+            # a prefix lighter than max_nodes others, found so far, cannot be chosen, nor can its descendants
+            pool.partition(len(pool) - max_nodes)
+            pool = pool[len(pool) - max_nodes :]
+            cut = max(cut, pool[0])
+    return _merge(levels, marginals, max_nodes)
+
+
+def _merge(levels: list[_Level], marginals: Marginals, max_nodes: int) -> Frontier:
+    """Return the heaviest nodes over all depths, their parents renumbered to the common order."""
+    if not levels:
+        none = np.zeros(0, np.int64)
+        return Frontier(none, none, none, none, np.zeros(0, np.float32), marginals)
+    sizes = [len(weights) for _, _, weights in levels]
+    # the root is number 0 and the nodes of a depth follow those of the depth before
+    first_of_depth = np.cumsum([0, 1, *sizes[:-1]])
+    depths = np.arange(len(levels)).repeat(sizes)
+    parents = np.concatenate([level[0] for level in levels]) + first_of_depth[depths]
+    ranks = np.concatenate([level[1] for level in levels])
+    weights = np.concatenate([level[2] for level in levels])
+    order = (-weights).argsort(kind="stable")[:max_nodes]
+    number = np.zeros(len(weights) + 1, np.int64)
+    number[order + 1] = np.arange(1, len(order) + 1)
+    depths, ranks = depths[order], ranks[order]
+    # host sync: as above
+    tokens = marginals.tokens.cpu().numpy()[depths, ranks]
+    return Frontier(number[parents[order]], depths + 1, ranks, tokens, weights[order], marginals)
+
+
+@lru_cache(maxsize=64)
+def _pairs(max_nodes: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
+    """Return every pair that can survive: parents and ranks, counted from 0, and where each parent's pairs start."""
+    counts = np.minimum(width, max_nodes // np.arange(1, max_nodes + 1))
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    parents = np.arange(max_nodes).repeat(counts)
+    ranks = np.arange(len(parents)) - starts[parents]
+    return parents, ranks, [int(start) for start in starts]

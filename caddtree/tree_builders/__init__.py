@@ -1,0 +1,1 @@
+"""Tree builders: marginals to draft tree."""
