@@ -151,6 +151,8 @@ def shown(value: object) -> str:
         return repr(value if len(value) <= _TEXT_SHOWN else value[:_TEXT_SHOWN] + "...")
     if isinstance(value, list | tuple | dict):
         return f"a list of {len(value)}" if not isinstance(value, dict) else f"a mapping of {len(value)} keys"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_TEXT_SHOWN:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()  # as YAML spells it
+    if isinstance(value, int) and abs(value) >= 10**_TEXT_SHOWN:
         return f"an integer of {value.bit_length()} bits"
     return repr(value)

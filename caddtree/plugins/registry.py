@@ -1,0 +1,354 @@
+"""The registry: every strategy by kind and name, built in or from another distribution.
+
+A plugin is loaded into a staging area of its own and published whole or not at all, so that a broken one leaves the
+rest as it was. What is broken stays listed with its reason, and a name that only a broken plugin could have given
+is refused with that reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import logging
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import attrs
+import pluggy
+
+from caddtree.core.errors import CaddtreeError, PluginError, RecipeError
+from caddtree.plugins import hooks
+from caddtree.plugins.nodes import MappingNode, Origin, Problem, join_problems, node_from_python, shown
+from caddtree.plugins.options import (
+    OptionInfo,
+    check_options,
+    constructor_arguments,
+    nearest,
+    one_line_doc,
+    options_of,
+)
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["drafter", "tree_builder", "cost_model", "verifier"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""The four kinds, in the order of the pipeline."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in KINDS}
+
+
+@attrs.frozen
+class Provider:
+    """Where a plugin comes from."""
+
+    distribution: str
+    version: str
+    plugin: str
+    """The module, or the name of the entry point."""
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@attrs.frozen
+class StrategyInfo:
+    """One strategy as ``caddtree plugins`` lists it."""
+
+    kind: Kind
+    name: str
+    doc: str
+    options: tuple[OptionInfo, ...]
+    provider: Provider
+    strategy_class: type
+
+
+@attrs.frozen
+class BrokenPlugin:
+    """A plugin that was refused; ``names`` are the strategies it is known to have offered."""
+
+    provider: Provider
+    reason: str
+    names: tuple[tuple[Kind, str], ...] = ()
+
+
+@attrs.define
+class _Staging:
+    """What one plugin registers, before it is published."""
+
+    provider: Provider
+    strategies: dict[tuple[Kind, str], StrategyInfo] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class _KindStaging:
+    """What a hook sees of the registry: one kind of a staging area."""
+
+    staging: _Staging
+    kind: Kind
+
+    def add(self, name: str, strategy_class: type) -> None:
+        """Stage a strategy, or say what is wrong with it."""
+        _check_name(self.kind, name)
+        if (self.kind, name) in self.staging.strategies:
+            raise PluginError(f"registers {self.kind} {name!r} twice")
+        options = _check_class(self.kind, name, strategy_class)
+        self.staging.strategies[self.kind, name] = StrategyInfo(
+            self.kind, name, one_line_doc(strategy_class), options, self.staging.provider, strategy_class
+        )
+
+
+class Registry:
+    """Strategies by kind and name. :func:`default_registry` returns the one with everything installed."""
+
+    def __init__(self) -> None:
+        self._strategies: dict[tuple[Kind, str], StrategyInfo] = {}
+        self._broken: list[BrokenPlugin] = []
+
+    @property
+    def broken(self) -> tuple[BrokenPlugin, ...]:
+        """Plugins that were refused, each with its reason."""
+        return tuple(self._broken)
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """Return the names of one kind in alphabetical order."""
+        return tuple(sorted(name for known, name in self._strategies if known == kind))
+
+    def get(self, kind: Kind, name: str) -> type:
+        """Return the class of a strategy.
+
+        Raises:
+            PluginError: If there is no such strategy; names the known ones, the nearest, and broken plugins.
+        """
+        return self.info(kind, name).strategy_class
+
+    def info(self, kind: Kind, name: str) -> StrategyInfo:
+        """Return what is known of a strategy.
+
+        Raises:
+            PluginError: As :meth:`get`.
+        """
+        found = self._strategies.get((kind, name))
+        if found is None:
+            raise PluginError(self._why_unknown(kind, name))
+        return found
+
+    def describe(self) -> tuple[StrategyInfo, ...]:
+        """Return every strategy with its options, by kind in pipeline order, then by name."""
+        return tuple(self._strategies[kind, name] for kind in KINDS for name in self.names(kind))
+
+    def create(self, kind: Kind, name: str, options: Mapping[str, Any] | None = None) -> Any:
+        """Return a new strategy with these options.
+
+        Raises:
+            PluginError: If there is no such strategy, or it raises while it is made.
+            RecipeError: If an option is unknown, missing or wrong.
+        """
+        info = self.info(kind, name)
+        owner = f"{kind} {name}"
+        problems: list[Problem] = []
+        section = node_from_python(dict(options or {}), Origin(owner), problems, kind)
+        assert isinstance(section, MappingNode)
+        values = check_options(info.options, section, kind, owner, problems)
+        if problems:
+            raise RecipeError(join_problems(problems))
+        # what is left at its default stays out: the class may compute it
+        given = {key: value for key, value in values.items() if key in section.entries}
+        try:
+            return info.strategy_class(**constructor_arguments(info.strategy_class, given))
+        except CaddtreeError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{owner} of {info.provider} could not be made: {_reason(error)}") from error
+
+    def load_plugin(self, plugin: object, provider: Provider) -> None:
+        """Register everything that the hooks of a plugin add, or nothing.
+
+        Raises:
+            PluginError: If a hook raises or registers something unusable; the plugin is then listed as broken.
+        """
+        staging = self._stage(lambda: plugin, provider)
+        if staging is None or not self._publish([staging]):
+            broken = self._broken[-1]
+            raise PluginError(f"plugin {provider.plugin} of {provider}: {broken.reason}")
+
+    def load_built_in(self) -> None:
+        """Register the strategies of caddtree itself: every module of the strategy packages that has a hook."""
+        version = _version(hooks.PROJECT_NAME)
+        stagings = []
+        for module in _built_in_modules():
+            provider = Provider(hooks.PROJECT_NAME, version, module)
+            stagings.append(self._stage(functools.partial(importlib.import_module, module), provider, needs_hook=False))
+        self._publish([staging for staging in stagings if staging is not None])
+
+    def load_entry_points(self) -> None:
+        """Register the plugins of other distributions; a broken one is logged once and listed, the rest work."""
+        stagings = []
+        for entry_point in importlib.metadata.entry_points(group=hooks.PROJECT_NAME):
+            stagings.append(self._stage(entry_point.load, _provider(entry_point)))
+        self._publish([staging for staging in stagings if staging is not None])
+
+    def _stage(self, load: Callable[[], object], provider: Provider, *, needs_hook: bool = True) -> _Staging | None:
+        """Return what a plugin registers, or None after it was refused."""
+        staging = _Staging(provider)
+        try:
+            num_hooks = _run_hooks(load(), staging)
+            if needs_hook and num_hooks == 0:
+                raise PluginError(f"implements no hook; decorate one of {', '.join(_HOOKS.values())} with hookimpl")
+        except (Exception, SystemExit) as error:  # a module may call exit while it is imported
+            self._refuse(staging, _reason(error))
+            return None
+        return staging
+
+    def _publish(self, stagings: list[_Staging]) -> bool:
+        """Publish what claims no name of another; tell whether that was all.
+
+        Two plugins that claim one name are both refused: which one came first would depend on the search path.
+        """
+        claims: dict[tuple[Kind, str], list[Provider]] = {
+            key: [info.provider] for key, info in self._strategies.items()
+        }
+        for staging in stagings:
+            for key in staging.strategies:
+                claims.setdefault(key, []).append(staging.provider)
+        sound = []
+        for staging in stagings:
+            reasons = [
+                f"{kind} {name!r} is claimed by {' and by '.join(str(other) for other in others)}; rename one"
+                for kind, name in staging.strategies
+                if (others := [other for other in claims[kind, name] if other is not staging.provider])
+            ]
+            if reasons:
+                self._refuse(staging, "; ".join(reasons))
+            else:
+                sound.append(staging)
+        for staging in sound:
+            self._strategies.update(staging.strategies)
+        return len(sound) == len(stagings)
+
+    def _refuse(self, staging: _Staging, reason: str) -> None:
+        provider = staging.provider
+        self._broken.append(BrokenPlugin(provider, reason, tuple(staging.strategies)))
+        logger.warning("plugin %s of %s is not used: %s", provider.plugin, provider, reason)
+
+    def _why_unknown(self, kind: Kind, name: str) -> str:
+        message = f"unknown {kind} {shown(name)}; {nearest(name, self.names(kind))}"
+        offered = [broken for broken in self._broken if (kind, name) in broken.names]
+        # a plugin that failed before it registered anything may have offered any name
+        suspects = offered or [broken for broken in self._broken if not broken.names]
+        if suspects:
+            verb = "was offered by" if offered else "may belong to"
+            said = ", ".join(f"plugin {broken.provider.plugin} of {broken.provider}" for broken in suspects)
+            message += f"; {shown(name)} {verb} {said}, not used: {'; '.join(b.reason for b in suspects)}"
+        return message
+
+
+@functools.cache
+def default_registry() -> Registry:
+    """Return the registry of everything installed; the first call imports the strategies."""
+    registry = Registry()
+    registry.load_built_in()
+    registry.load_entry_points()
+    return registry
+
+
+def _built_in_modules() -> Iterator[str]:
+    for kind in KINDS:
+        package = importlib.import_module(f"{hooks.PROJECT_NAME}.{kind}s")
+        for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+            yield f"{package.__name__}.{name}"
+
+
+def _run_hooks(plugin: object, staging: _Staging) -> int:
+    """Let a plugin fill ``staging``; return how many hooks it has.
+
+    Raises:
+        PluginError: If it was written for newer hooks, or has one that is not specified.
+        Exception: Whatever a hook raises.
+    """
+    version = getattr(plugin, "caddtree_hook_api", hooks.HOOK_API_VERSION)
+    if type(version) is not int or version < 1:
+        raise PluginError(f"caddtree_hook_api must be a version number of at least 1, found {version!r}")
+    if version > hooks.HOOK_API_VERSION:
+        raise PluginError(
+            f"was written for version {version} of the hooks, this caddtree has {hooks.HOOK_API_VERSION}; "
+            "upgrade caddtree or install an older plugin"
+        )
+    manager = pluggy.PluginManager(hooks.PROJECT_NAME)
+    manager.add_hookspecs(hooks)
+    manager.register(plugin, name=staging.provider.plugin)
+    callers = manager.get_hookcallers(plugin) or []
+    for caller in callers:
+        if not caller.has_spec():
+            raise PluginError(f"unknown hook {caller.name}; {nearest(caller.name, _HOOKS.values())}")
+    for kind, hook in _HOOKS.items():
+        getattr(manager.hook, hook)(registry=_KindStaging(staging, kind))
+    return len(callers)
+
+
+def _check_name(kind: Kind, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PluginError(f"a {kind} name must be letters, digits, '-' and '_', found {name!r}")
+
+
+def _check_class(kind: Kind, name: str, strategy_class: object) -> tuple[OptionInfo, ...]:
+    """Return the options of a strategy class.
+
+    Raises:
+        PluginError: If it is no attrs class, lacks a member of its kind, or cannot be made from options.
+    """
+    owner = f"{kind} {name!r}"
+    if not isinstance(strategy_class, type) or not attrs.has(strategy_class):
+        raise PluginError(f"{owner} must be an attrs class, found {strategy_class!r}; decorate it with attrs.frozen")
+    fields = attrs.fields_dict(strategy_class)
+    missing = [
+        member for member in _protocol_members(kind) if not hasattr(strategy_class, member) and member not in fields
+    ]
+    if missing:
+        raise PluginError(f"{owner} ({strategy_class.__name__}) lacks {', '.join(missing)}")
+    hidden = [f.name for f in fields.values() if f.init and f.name.startswith("_") and f.default is attrs.NOTHING]
+    if hidden:
+        raise PluginError(f"{owner}: {', '.join(hidden)} is private and has no default, so that no recipe can set it")
+    try:
+        return options_of(strategy_class)
+    except TypeError as error:
+        raise PluginError(f"{owner}: {error}") from error
+
+
+@functools.cache
+def _protocol_members(kind: Kind) -> tuple[str, ...]:
+    # imported here: the protocols need torch, listing a name or reading a recipe's YAML does not
+    from caddtree.core import protocols
+
+    protocol = {
+        "drafter": protocols.Drafter,
+        "tree_builder": protocols.TreeBuilder,
+        "cost_model": protocols.CostModel,
+        "verifier": protocols.Verifier,
+    }[kind]
+    return tuple(name for name in vars(protocol) if not name.startswith("_"))
+
+
+def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
+    distribution = entry_point.dist
+    if distribution is None or distribution.name is None:
+        return Provider(entry_point.module, "", entry_point.name)
+    return Provider(distribution.name, distribution.version or "", entry_point.name)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _reason(error: BaseException) -> str:
+    """Return an exception as one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CaddtreeError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
