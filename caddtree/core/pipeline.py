@@ -203,6 +203,8 @@ class Session:
         self.max_new_tokens = max_new_tokens
         self.rounds: list[Round] = []
         self.finish_reason: str | None = None
+        self.last_tree: DraftTree | None = None
+        """The tree of the last round, for those who want to look at it."""
         self._sampler = sampler
         self._rule: AcceptanceRule = MatchChoice(sampler, self.tokens)
         self._should_stop = should_stop
@@ -356,6 +358,7 @@ class Session:
             unusable_draft=is_unusable,
         )
         self.rounds.append(round_)
+        self.last_tree = tree
         for observer in self.decoder.observers:
             with _stage("observer", observer, round_.index):
                 observer.on_round(round_)

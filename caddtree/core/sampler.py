@@ -24,25 +24,28 @@ Processor = Callable[[Tensor, Tensor], Tensor]
 """``(rows, length)`` int64 token ids and ``(rows, vocabulary)`` scores -> scores, as in Transformers."""
 
 
-def gumbel_noise(seed: int, position: int, vocabulary_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return standard Gumbel noise of one position, the same on every device.
+def gumbel_noise(
+    seed: int, positions: Sequence[int], vocabulary_size: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return standard Gumbel noise, one row per position, the same on every device.
 
     A counter-based generator: splitmix64 with a stream per (seed, position) and the token id as its counter.
 
     Args:
         seed: 0 to 2**64 - 1.
-        position: Position of the node at which the choice is made.
-        vocabulary_size: Number of values.
+        positions: Positions of the nodes at which choices are made.
+        vocabulary_size: Values per row.
         device: Where to make it.
 
     Returns:
-        ``(vocabulary_size,)`` float32.
+        ``(len(positions), vocabulary_size)`` float32.
 
     Source: Steele et al., "Fast splittable pseudorandom number generators" (splitmix64).
     """
-    stream = _mix(_mix(seed) + (position + 1) * _GOLDEN)
+    streams = [_signed(_mix(_mix(seed) + (position + 1) * _GOLDEN)) for position in positions]
     counter = torch.arange(1, vocabulary_size + 1, dtype=torch.int64, device=device)
-    bits = _mix_tensor(counter * _signed(_GOLDEN) + _signed(stream))
+    stream = torch.tensor(streams, dtype=torch.int64, device=device)[:, None]
+    bits = _mix_tensor(counter * _signed(_GOLDEN) + stream)
     # 53 bits and a half: never 0, never 1, so both logarithms are finite
     uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
     return (-torch.log(-torch.log(uniform))).float()
@@ -87,7 +90,7 @@ class Sampler:
             scores = scores / self.temperature
             if self.top_k is not None:
                 scores = keep_top_k(scores, self.top_k)
-            if self.top_p is not None:
+            if self.top_p is not None and self.top_p < 1:
                 scores = keep_top_p(scores, self.top_p)
         return scores[0]
 
@@ -95,7 +98,7 @@ class Sampler:
         """Return the target's choice after the node at ``position``; ``logits`` is ``(vocabulary,)``."""
         scores = self.scores(logits, prefix)
         if self.temperature > 0:
-            scores = scores + gumbel_noise(self.seed, position, scores.shape[-1], scores.device)
+            scores = scores + gumbel_noise(self.seed, [position], scores.shape[-1], scores.device)[0]
         return int(scores.argmax())  # host sync: one token id
 
 

@@ -7,7 +7,7 @@ import attrs
 from caddtree.core.acceptance import AcceptanceRule, Walk
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.target import Target, TargetState
-from caddtree.plugins.hooks import hookimpl
+from caddtree.plugins.hooks import KindRegistry, hookimpl
 
 
 @attrs.define(eq=False)
@@ -32,6 +32,6 @@ class SdpaVerifier:
 
 
 @hookimpl
-def register_verifiers(registry):  # type: ignore[no-untyped-def]
+def register_verifiers(registry: KindRegistry) -> None:
     """Register the built-in verifier."""
     registry.add("sdpa", SdpaVerifier)

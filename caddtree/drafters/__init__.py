@@ -1,0 +1,1 @@
+"""Drafters: committed tokens and tapped features of the target -> marginals of the next positions."""

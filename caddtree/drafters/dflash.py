@@ -1,0 +1,233 @@
+"""The block-diffusion drafter: one pass proposes a whole block.
+
+Source: DFlash, arXiv:2602.06036; formats in ``dflash_checkpoint.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import torch
+from attrs.validators import ge, in_, instance_of, optional
+from torch import Tensor
+
+from caddtree.core.errors import CompatibilityError
+from caddtree.core.marginals import DEFAULT_WIDTH, Marginals
+from caddtree.core.protocols import DraftRequest
+from caddtree.core.target import Target
+from caddtree.drafters import dflash_checkpoint
+from caddtree.drafters.dflash_network import DFlashConfig, DFlashNetwork
+from caddtree.plugins.hooks import KindRegistry, hookimpl
+
+logger = logging.getLogger(__name__)
+
+_INITIAL_ROWS = 1024
+
+
+@attrs.define(eq=False)
+class DFlashState:
+    """One sequence inside the drafter: context keys and values, and features not yet projected."""
+
+    keys: list[Tensor] = attrs.field(factory=list)  # per layer (1, key/value heads, capacity, head_dim)
+    values: list[Tensor] = attrs.field(factory=list)
+    length: int = 0
+    """Rows projected."""
+    waiting: list[Tensor] = attrs.field(factory=list)  # raw features (rows, layers * hidden)
+
+
+@attrs.define(eq=False)
+class DFlash:
+    """Draft a block with a DFlash checkpoint.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+        CompatibilityError: When bound to a target it was not made for.
+    """
+
+    model: str = attrs.field(validator=instance_of(str), metadata={"path": True})
+    """Folder or hub id of the checkpoint."""
+    draft_length: int | None = attrs.field(default=None, validator=optional([instance_of(int), ge(1)]))
+    """Positions to use of each block; all when None."""
+    dtype: str = attrs.field(default="auto", validator=in_(("auto", "float32", "bfloat16", "float16")))
+    """Type of the draft model; the target's when ``auto``."""
+    width: int = attrs.field(default=DEFAULT_WIDTH, validator=[instance_of(int), ge(1)])
+    """Candidates kept per position at first; results do not depend on it."""
+    _config: DFlashConfig | None = attrs.field(default=None, init=False)
+    _folder: Path | None = attrs.field(default=None, init=False)
+    _network: DFlashNetwork | None = attrs.field(default=None, init=False)
+    _target: Target | None = attrs.field(default=None, init=False)
+
+    @property
+    def config(self) -> DFlashConfig:
+        """The checkpoint's config, read once."""
+        if self._config is None:
+            self._folder = dflash_checkpoint.locate(self.model)
+            self._config = dflash_checkpoint.read_config(self._folder)
+        return self._config
+
+    @property
+    def required_layers(self) -> tuple[int, ...]:
+        """The target layers whose raw outputs condition the draft."""
+        return self.config.target_layer_ids
+
+    @property
+    def block_size(self) -> int:
+        """Anchor plus masked slots."""
+        return self.config.block_size
+
+    def bind(self, target: Target) -> None:
+        """Check the pair, load the weights and run one block as a self-check."""
+        config = self.config
+        _check_pair(config, target, self.model)
+        if self.draft_length is not None and self.draft_length >= config.block_size:
+            raise CompatibilityError(
+                f"drafter dflash: draft_length is {self.draft_length}, but the checkpoint's block of "
+                f"{config.block_size} has {config.block_size - 1} masked slots"
+            )
+        assert self._folder is not None
+        dtype = target.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+        self._network = dflash_checkpoint.load_network(self._folder, config, dtype, target.device)
+        self._target = target
+        logger.info("%s", dflash_checkpoint.describe(config))
+        self._self_check(target)
+
+    def start(self) -> DFlashState:
+        """Return an empty context."""
+        return DFlashState()
+
+    def commit(self, state: DFlashState, tokens: Sequence[int], features: Tensor | None) -> None:
+        """Queue the features of committed tokens; the next draft projects them all at once."""
+        assert features is not None, "dflash taps target layers"
+        if len(features) != len(tokens):
+            raise CompatibilityError(f"drafter dflash: {len(tokens)} tokens came with {len(features)} rows of features")
+        # cloned: a slice would keep the features of the whole tree alive
+        state.waiting.append(features.clone())
+
+    @torch.inference_mode()
+    def draft(self, state: DFlashState, request: DraftRequest) -> Marginals:
+        """Return the marginals of the slots behind the root, in one pass of the draft model."""
+        _, target = self._bound()
+        self._project_waiting(state)
+        if state.length != request.context_length:
+            raise CompatibilityError(
+                f"drafter dflash: {state.length} positions were committed, the root is at {request.context_length}"
+            )
+        hidden = self._run_block(state, request.root_token)
+        depth = min(request.max_depth, self.draft_length or self.config.block_size - 1)
+        # slots beyond the depth were run, because every slot sees the whole block, but need no head
+        logits = target.head_logits(hidden[1 : depth + 1].to(target.dtype)).float()
+        if self.config.output_multiplier != 1.0:
+            logits = logits * self.config.output_multiplier
+        if (cap := self.config.final_logit_softcapping) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return Marginals.from_logits(logits, self.width, temperature=request.temperature)
+
+    def _run_block(self, state: DFlashState, root_token: int) -> Tensor:
+        network, target = self._bound()
+        config = self.config
+        tokens = torch.full((config.block_size,), config.mask_token_id, dtype=torch.int64, device=target.device)
+        tokens[0] = root_token
+        block = target.embed(tokens).to(network.norm.weight.dtype)
+        if config.input_embedding_scale != 1.0:
+            block = block * config.input_embedding_scale
+        positions = torch.arange(state.length, state.length + config.block_size, device=target.device)
+        context = [
+            (keys[:, :, : state.length], values[:, :, : state.length])
+            for keys, values in zip(state.keys, state.values, strict=True)
+        ]
+        masks = [self._mask(layer, state.length) for layer in range(config.num_layers)]
+        hidden: Tensor = network(block[None], positions, context, masks)
+        return hidden[0]
+
+    def _mask(self, layer: int, length: int) -> Tensor | None:
+        """Return the visibility of one layer: everything, or a causal sliding window."""
+        window = self.config.window(layer)
+        if window is None:
+            return None
+        _, target = self._bound()
+        rows = torch.arange(length + self.config.block_size, device=target.device)
+        slots = rows[length:, None]
+        return (rows <= slots) & (slots - rows < window)
+
+    def _project_waiting(self, state: DFlashState) -> None:
+        if not state.waiting:
+            return
+        network, target = self._bound()
+        raw = torch.cat(state.waiting) if len(state.waiting) > 1 else state.waiting[0]
+        state.waiting.clear()
+        features = network.context_features(raw.to(network.norm.weight.dtype)[None])
+        start, end = state.length, state.length + len(raw)
+        positions = torch.arange(start, end, device=target.device)
+        for layer, (keys, values) in enumerate(network.context_keys_values(features, positions)):
+            if len(state.keys) <= layer:
+                capacity = max(_INITIAL_ROWS, end)
+                state.keys.append(keys.new_zeros((1, keys.shape[1], capacity, keys.shape[3])))
+                state.values.append(values.new_zeros((1, values.shape[1], capacity, values.shape[3])))
+            state.keys[layer] = _with_room(state.keys[layer], start, end)
+            state.values[layer] = _with_room(state.values[layer], start, end)
+            state.keys[layer][:, :, start:end] = keys
+            state.values[layer][:, :, start:end] = values
+        state.length = end
+
+    def _bound(self) -> tuple[DFlashNetwork, Target]:
+        assert self._network is not None, "bind comes first"
+        assert self._target is not None, "bind comes first"
+        return self._network, self._target
+
+    @torch.inference_mode()
+    def _self_check(self, target: Target) -> None:
+        state = self.start()
+        width = len(self.required_layers) * target.hidden_size
+        self.commit(state, [0], torch.zeros(1, width, dtype=target.dtype, device=target.device))
+        marginals = self.draft(state, DraftRequest(0, 1, self.config.block_size - 1))
+        if not marginals.is_usable():
+            raise CompatibilityError(f"drafter dflash: {self.model} gives numbers that are not finite on this target")
+
+
+def _check_pair(config: DFlashConfig, target: Target, model: str) -> None:
+    pairs = (
+        ("num_target_layers", config.num_target_layers, target.num_layers),
+        ("hidden_size", config.hidden_size, target.hidden_size),
+    )
+    for name, drafters, targets in pairs:
+        if drafters != targets:
+            raise CompatibilityError(f"drafter dflash: {name} of {model} is {drafters}, but the target's is {targets}")
+    if config.mask_token_id >= target.vocabulary_size:
+        raise CompatibilityError(
+            f"drafter dflash: mask_token_id is {config.mask_token_id}, but the target has "
+            f"{target.vocabulary_size} tokens"
+        )
+    if config.target_fingerprint and target.fingerprint and config.target_fingerprint != target.fingerprint:
+        logger.warning(
+            "drafter %s was trained for another target (fingerprint %.12s, this one is %.12s): expect low acceptance",
+            model,
+            config.target_fingerprint,
+            target.fingerprint,
+        )
+    if _padded(config.vocabulary_size) != _padded(target.vocabulary_size):
+        raise CompatibilityError(
+            f"drafter dflash: vocab_size of {model} is {config.vocabulary_size}, but the target's is "
+            f"{target.vocabulary_size}"
+        )
+
+
+def _padded(vocabulary_size: int) -> int:
+    """Return the size rounded up to whole 128s: tables of one vocabulary may differ by such padding."""
+    return -(-vocabulary_size // 128) * 128
+
+
+def _with_room(buffer: Tensor, length: int, needed: int) -> Tensor:
+    if needed <= buffer.shape[2]:
+        return buffer
+    larger = buffer.new_zeros((*buffer.shape[:2], max(needed, 2 * buffer.shape[2]), buffer.shape[3]))
+    larger[:, :, :length] = buffer[:, :, :length]
+    return larger
+
+
+@hookimpl
+def register_drafters(registry: KindRegistry) -> None:
+    """Register the block-diffusion drafter."""
+    registry.add("dflash", DFlash)

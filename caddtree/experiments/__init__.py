@@ -1,0 +1,1 @@
+"""Fair comparisons: prompts from files, variants interleaved, intervals beside the figures."""
