@@ -16,7 +16,7 @@ of the hooks that it was written for.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import pluggy
 
@@ -25,6 +25,10 @@ PROJECT_NAME = "caddtree"
 
 HOOK_API_VERSION = 1
 """Rises with every change of a hook that an older plugin could notice."""
+
+Kind = Literal["drafter", "tree_builder", "cost_model", "verifier"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""The four kinds of strategies, in the order of the pipeline."""
 
 hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)

@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 
-from caddtree.plugins.nodes import BrokenNode, MappingNode, Node, Problem, ScalarNode, find_broken, plain_value, shown
+from caddtree.plugins.nodes import BrokenNode, MappingNode, Node, Problem, find_broken, plain_value, shown
 from caddtree.plugins.strict_types import strict_value, type_words, unpack
 
 _CODE_KEYS = ("trust_remote_code", "code_revision")
@@ -99,7 +99,7 @@ def check_options(
     _run_validators(
         [option for name, option in known.items() if name not in wrong], structured, section, path, problems
     )
-    return {name: value for name, value in values.items() if name not in wrong and _is_plain(value)}
+    return {name: values[name] for name in known if name in values and name not in wrong and _is_plain(values[name])}
 
 
 def constructor_arguments(strategy_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +226,13 @@ def _converted(field: Any, value: Any) -> Any:
 
 
 def _run_validators(
-    options: list[OptionInfo], structured: Mapping[str, Any], section: MappingNode, path: str, problems: list[Problem]
+    options: list[OptionInfo],
+    structured: Mapping[str, Any],
+    section: MappingNode,
+    path: str,
+    problems: list[Problem],
+    *,
+    has_wrong: bool,
 ) -> None:
     """Run every validator against an object that holds the values, so that one may look at another option."""
     values = types.SimpleNamespace(**structured)
@@ -236,6 +242,8 @@ def _run_validators(
             continue
         try:
             option.field.validator(values, option.field, structured[option.name])
+        except (TypeError, AttributeError) if has_wrong else ():
+            continue  # it looked at an option that is wrong, which is reported
         except Exception as error:
             text = str(error.args[0]) if error.args else type(error).__name__
             origin = (node or section).origin
@@ -256,8 +264,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     return value is None or type(value) in (bool, int, float, str)
-
-
-def is_given(node: Node | None) -> bool:
-    """Tell whether a key was written with a value other than null."""
-    return node is not None and not (isinstance(node, ScalarNode) and node.value is None)

@@ -14,13 +14,15 @@ import logging
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import attrs
 import pluggy
 
 from caddtree.core.errors import CaddtreeError, PluginError, RecipeError
 from caddtree.plugins import hooks
+from caddtree.plugins.combination import check_declarations
+from caddtree.plugins.hooks import KINDS, Kind
 from caddtree.plugins.nodes import MappingNode, Origin, Problem, join_problems, node_from_python, shown
 from caddtree.plugins.options import (
     OptionInfo,
@@ -32,10 +34,6 @@ from caddtree.plugins.options import (
 )
 
 logger = logging.getLogger(__name__)
-
-Kind = Literal["drafter", "tree_builder", "cost_model", "verifier"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The four kinds, in the order of the pipeline."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in KINDS}
@@ -312,7 +310,10 @@ def _check_class(kind: Kind, name: str, strategy_class: object) -> tuple[OptionI
     hidden = [f.name for f in fields.values() if f.init and f.name.startswith("_") and f.default is attrs.NOTHING]
     if hidden:
         raise PluginError(f"{owner}: {', '.join(hidden)} is private and has no default, so that no recipe can set it")
+    if "name" in fields:
+        raise PluginError(f"{owner}: an option cannot be called name, which chooses the strategy; rename it")
     try:
+        check_declarations(strategy_class)
         return options_of(strategy_class)
     except TypeError as error:
         raise PluginError(f"{owner}: {error}") from error

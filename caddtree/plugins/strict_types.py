@@ -17,6 +17,7 @@ import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, StructureHandlerNotFoundError
 
 from caddtree.plugins.nodes import ListNode, MappingNode, Node, shown
+from caddtree.plugins.yaml_reader import plain_scalar
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -124,7 +125,18 @@ def _is_union(annotation: Any) -> bool:
 def _mismatch(value: Any, annotation: Any) -> MismatchError:
     kind = _FOUND.get(type(value))
     found = f", {kind}" if kind else ""
-    return MismatchError(f"must be {type_words(annotation)}, found {shown(value)}{found}")
+    hint = "; remove the quotes" if isinstance(value, str) and _would_fit(value, annotation) else ""
+    return MismatchError(f"must be {type_words(annotation)}, found {shown(value)}{found}{hint}")
+
+
+def _would_fit(text: str, annotation: Any) -> bool:
+    """Tell whether a string, written without quotes, is of the type."""
+    try:
+        value = plain_scalar(text)
+    except ValueError:
+        return False
+    members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    return type(value) in members or (type(value) is int and float in members)
 
 
 def _same_type(value: Any, kind: Any) -> Any:
