@@ -132,6 +132,6 @@ def _lowest_equals(logits: Tensor, values: Tensor, tokens: Tensor, last: Tensor)
     # logits of 16 bits tie in most rounds: one more selection, not a sort of the vocabulary
     ids = torch.arange(vocabulary, dtype=torch.int32, device=logits.device)
     lowest = _largest(torch.where(logits == last, -ids, -vocabulary), width)[0].neg()
-    num_larger = (values > last).sum(dim=-1, keepdim=True)
-    place = torch.arange(width, device=logits.device) - num_larger
-    return torch.where(values == last, lowest.gather(1, place.clamp(min=0)).long(), tokens)
+    is_equal = values == last
+    place = is_equal.cumsum(dim=-1) - 1
+    return torch.where(is_equal, lowest.gather(1, place.clamp(min=0)).long(), tokens)

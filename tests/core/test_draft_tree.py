@@ -81,7 +81,11 @@ def test_from_parents_derives_depths_and_keeps_weights():
 
 @pytest.mark.parametrize(
     ("parents", "message"),
-    [([-1, 1], "node 1 must follow its parent, found parent 1"), ([-1, -1], "node 1 .* found parent -1"), ([0], "node 0")],
+    [
+        ([-1, 1], "node 1 must follow its parent, found parent 1"),
+        ([-1, -1], "node 1 .* found parent -1"),
+        ([0], "node 0"),
+    ],
 )
 def test_from_parents_refuses_a_parent_behind_its_child(parents, message):
     """The node and the parent found are named."""
