@@ -1,0 +1,1 @@
+"""Cost models: (draft nodes, context) -> seconds of a round."""

@@ -1,0 +1,118 @@
+"""Times whole rounds exactly as decoding runs them, at a sparse grid of draft-node counts and contexts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from caddtree.core.profile import Profile
+
+if TYPE_CHECKING:
+    from caddtree.core.pipeline import Decoder, Session
+
+COUNTS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+CONTEXTS = (64, 512, 2048)
+REPEATS = 15
+_WARM_UP_SWEEPS = 2
+_DRIFT = 0.06
+_OUTLIER = 3.0
+
+
+def measure_profile(
+    decoder: Decoder,
+    key: dict[str, str],
+    *,
+    max_count: int = 256,
+    contexts: Sequence[int] = CONTEXTS,
+    repeats: int = REPEATS,
+    seed: int = 0,
+) -> Profile:
+    """Return the medians of real rounds of ``decoder``.
+
+    The counts are interleaved in random order, so that a drift of the machine meets them all. Medians and middle
+    halves are robust against single outliers; a round that a clock says took no time is dropped.
+
+    Args:
+        decoder: Any pipeline with a drafter; its own builder is told the count of every round.
+        key: Identity of the profile, see :func:`caddtree.profiling.store.profile_key`.
+        max_count: Largest number of draft nodes to measure.
+        contexts: Context lengths; those beyond the target's positions are left out.
+        repeats: Rounds per cell.
+        seed: Of the order and of the text.
+    """
+    counts = [count for count in COUNTS if count < max_count] + [max_count]
+    limit = decoder.target.position_limit
+    usable = [context for context in contexts if context + 600 < limit] or [max(1, limit // 4)]
+    rng = random.Random(seed)
+    text = _own_text(decoder, rng)
+    draft: list[list[float]] = [[] for _ in usable]
+    after: list[list[list[float]]] = [[[] for _ in counts] for _ in usable]
+    total = len(usable) * (repeats + _WARM_UP_SWEEPS) * len(counts)
+    # disable=None: silent where stderr is no terminal
+    with tqdm(total=total, desc="measuring rounds on this machine (once)", disable=None, leave=False) as bar:
+        for row, context in enumerate(usable):
+            session = None
+            for sweep in range(repeats + _WARM_UP_SWEEPS):
+                for column in rng.sample(range(len(counts)), len(counts)):
+                    session = _near(decoder, session, context, text)
+                    round_ = session.step(candidate_counts=(counts[column],)).round
+                    bar.update()
+                    if sweep < _WARM_UP_SWEEPS or round_ is None or round_.num_draft_nodes != counts[column]:
+                        continue
+                    if round_.seconds.after_choice > 0:
+                        draft[row].append(round_.seconds.before_choice)
+                        after[row][column].append(round_.seconds.after_choice)
+    return _profile(key, usable, counts, draft, after, repeats)
+
+
+def _own_text(decoder: Decoder, rng: random.Random) -> list[int]:
+    """Return tokens of the target's own making: rounds on them accept as rounds of real decoding do."""
+    prompt = [rng.randrange(decoder.target.vocabulary_size) for _ in range(8)]
+    session = decoder.open(prompt, max_new_tokens=150, ignore_eos=True)
+    while session.finish_reason is None:
+        session.step(candidate_counts=(0,))
+    return session.tokens
+
+
+def _near(decoder: Decoder, session: Session | None, context: int, text: list[int]) -> Session:
+    """Return a session whose context is still close to the wanted one."""
+    if session is not None and session.finish_reason is None:
+        drift = session.target_state.context_length - context
+        if drift <= max(32, _DRIFT * context):
+            return session
+    prompt = (text * (context // len(text) + 1))[:context]
+    return decoder.open(prompt, max_new_tokens=500, ignore_eos=True)
+
+
+def _profile(
+    key: dict[str, str],
+    contexts: Sequence[int],
+    counts: Sequence[int],
+    draft: list[list[float]],
+    after: list[list[list[float]]],
+    repeats: int,
+) -> Profile:
+    # a count that the builder could not reach anywhere (small vocabularies) leaves the grid
+    kept = [column for column in range(len(counts)) if all(row[column] for row in after)]
+    medians = np.array([[np.median(row[column]) for column in kept] for row in after])
+    quartiles = np.array([[np.subtract(*np.percentile(row[column], [75, 25])) / 2 for column in kept] for row in after])
+    ratios = [
+        value / median
+        for row, line in zip(after, medians, strict=True)
+        for column, median in zip(kept, line, strict=True)
+        for value in row[column]
+    ]
+    return Profile(
+        key=key,
+        contexts=tuple(contexts),
+        counts=tuple(counts[column] for column in kept),
+        draft_seconds=[float(np.median(row)) for row in draft],
+        after_seconds=medians,
+        spread_seconds=quartiles,
+        repeats=repeats,
+        outlier_share=float(np.mean(np.array(ratios) > _OUTLIER)),
+    )
