@@ -88,6 +88,20 @@ def heaviest_prefixes(marginals: Marginals, max_nodes: int) -> Frontier:
             cut = frontier.log_weights[-1]
 
 
+def argmax_chain(marginals: Marginals) -> Frontier:
+    """Return the likeliest candidate of every position as one path, up to the first row without a usable number.
+
+    Source: DFlash, arXiv:2602.06036.
+    """
+    best = Marginals(marginals.tokens[:, :1], marginals.log_probs[:, :1])
+    # host sync: one number per position
+    log_probs = _usable_rows(best.log_probs.float().cpu().numpy()).ravel()
+    depths = np.arange(1, len(log_probs) + 1)
+    tokens = best.tokens.cpu().numpy().ravel()[: len(depths)]
+    # cumsum adds one depth after the other in float32, as every weight is defined
+    return Frontier(depths - 1, depths, np.zeros_like(depths), tokens, log_probs.cumsum(), best)
+
+
 def tree_from_selection(root_token: int, frontier: Frontier, count: int) -> DraftTree:
     """Return the tree of the first ``count`` nodes, numbered with the arg-max chain first.
 

@@ -6,7 +6,7 @@ import attrs
 
 from caddtree.core.context import RoundContext
 from caddtree.core.draft_tree import DraftTree
-from caddtree.core.frontier import heaviest_prefixes, tree_from_selection
+from caddtree.core.frontier import argmax_chain, tree_from_selection
 from caddtree.core.marginals import Marginals
 from caddtree.plugins.hooks import hookimpl
 from caddtree.tree_builders.options import at_least
@@ -33,8 +33,7 @@ class Chain:
     def build(self, marginals: Marginals, context: RoundContext) -> DraftTree:
         """Return the arg-max path, no deeper than the round allows."""
         depth = context.max_depth if self.length is None else min(self.length, context.max_depth)
-        best = Marginals(marginals.tokens[:depth, :1], marginals.log_probs[:depth, :1])
-        return tree_from_selection(context.root_token, heaviest_prefixes(best, depth), depth)
+        return tree_from_selection(context.root_token, argmax_chain(marginals.clip(depth)), depth)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from caddtree.core.errors import InputError
-from caddtree.core.frontier import Frontier, heaviest_prefixes, tree_from_selection
+from caddtree.core.frontier import Frontier, argmax_chain, heaviest_prefixes, tree_from_selection
 from caddtree.core.marginals import Marginals
 from tests.tree_builders.oracles import (
     all_trees,
@@ -197,6 +197,17 @@ def test_weights_are_float32_sums_from_the_root_and_phi_is_float64():
     assert frontier.log_weights.dtype == np.float32
     assert frontier.expected_acceptance().dtype == np.float64
     assert frontier.expected_acceptance().tolist() == [0.0, *np.cumsum(expected)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(log_probs=tied_log_probs(max_depth=15))
+def test_the_argmax_chain_is_the_frontier_of_one_candidate_per_depth(log_probs):
+    """The short way gives the same nodes and the same weights, bit for bit."""
+    short, long = argmax_chain(narrow(log_probs, 3)), heaviest_prefixes(narrow(log_probs[:, :1], 1), 15)
+
+    assert as_rows(short) == as_rows(long)
+    assert short.tokens.tolist() == long.tokens.tolist()
+    assert short.log_weights.dtype == np.float32
 
 
 @pytest.mark.parametrize("depth", [0, 3])
