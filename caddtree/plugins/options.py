@@ -231,8 +231,6 @@ def _run_validators(
     section: MappingNode,
     path: str,
     problems: list[Problem],
-    *,
-    has_wrong: bool,
 ) -> None:
     """Run every validator against an object that holds the values, so that one may look at another option."""
     values = types.SimpleNamespace(**structured)
@@ -242,8 +240,8 @@ def _run_validators(
             continue
         try:
             option.field.validator(values, option.field, structured[option.name])
-        except (TypeError, AttributeError) if has_wrong else ():
-            continue  # it looked at an option that is wrong, which is reported
+        except AttributeError:
+            continue  # it looked at an option that is wrong, which is reported already
         except Exception as error:
             text = str(error.args[0]) if error.args else type(error).__name__
             origin = (node or section).origin
