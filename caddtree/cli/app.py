@@ -1,0 +1,77 @@
+"""The ``caddtree`` command and what all its subcommands share: errors, exit codes, logging."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from caddtree.core.errors import CaddtreeError, NumericalError, ResourceError, StageError
+
+app = typer.Typer(
+    name="caddtree",
+    help="Decode several times faster without changing one word: draft trees whose size is chosen every round.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+EXIT_RUN_FAULT = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a subcommand of ``groups`` (the top level when none), with errors as one line each."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            _set_up_logging()
+            try:
+                function(*args, **kwargs)
+            except CaddtreeError as error:
+                if os.environ.get("CADDTREE_DEBUG"):
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                is_fault = isinstance(error, NumericalError | ResourceError | StageError)
+                raise typer.Exit(EXIT_RUN_FAULT if is_fault else EXIT_USER_ERROR) from error
+            except KeyboardInterrupt:
+                # what was printed stays; the line is ended so that the prompt of the shell starts on its own
+                sys.stdout.flush()
+                print("\ninterrupted", file=sys.stderr)
+                raise typer.Exit(EXIT_INTERRUPTED) from None
+            except BrokenPipeError:
+                # the reader of our output went away: nothing to say, and nobody to say it to
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(EXIT_RUN_FAULT) from None
+
+        for group in groups or (app,):
+            group.command(name=name)(guarded)
+        return function
+
+    return register
+
+
+def main() -> None:
+    """Run the command line."""
+    # registered by import, here, so that `--help` costs no model library
+    from caddtree.cli import commands, demo, profiling, recipes, training  # noqa: F401
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    app()
+
+
+def _set_up_logging() -> None:
+    if logging.getLogger("caddtree").handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger("caddtree")
+    root.addHandler(handler)
+    root.setLevel(os.environ.get("CADDTREE_LOG", "INFO").upper())

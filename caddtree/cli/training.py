@@ -1,0 +1,47 @@
+"""``train target|drafter``: make the demo pair, or one like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caddtree.cli.app import app, command
+
+train_app = typer.Typer(help="Train a target, or a DFlash drafter for it.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
+FolderOption = Annotated[Path, typer.Option("--folder", help="Where checkpoints and results go.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimiser steps; the shipped model's when left out.")]
+
+
+@command(train_app)
+def target(folder: FolderOption, steps: StepsOption = None, seed: Annotated[int, typer.Option()] = 0) -> None:
+    """Train the small Qwen3 target; a second run goes on from the last checkpoint."""
+    from caddtree.cli.commands import progress
+    from caddtree.training.target import TargetTraining, train_target
+
+    options = {} if steps is None else {"steps": steps}
+    training = TargetTraining(folder=folder, seed=seed, **options)
+    with progress(training.steps, "training the target", silent=False) as advance:
+        done = train_target(training, lambda step, total, loss: advance())
+    print(f"target written to {done}")
+
+
+@command(train_app)
+def drafter(
+    target_: Annotated[Path, typer.Option("--target", help="Folder of the finished target.")],
+    folder: FolderOption,
+    steps: StepsOption = None,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train a DFlash drafter on the target's own responses; a second run goes on from the last checkpoint."""
+    from caddtree.cli.commands import progress
+    from caddtree.training.drafter import DrafterTraining, train_drafter
+
+    options = {} if steps is None else {"steps": steps}
+    training = DrafterTraining(target=target_, folder=folder, seed=seed, **options)
+    with progress(training.steps, "training the drafter", silent=False) as advance:
+        done = train_drafter(training, lambda step, total, loss: advance())
+    print(f"drafter written to {done}")

@@ -1,0 +1,97 @@
+"""From a recipe to a decoder: models, tokenizer and strategies, loaded and bound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from caddtree.core.errors import CheckpointError, CompatibilityError
+from caddtree.core.pipeline import Decoder, Observer
+from caddtree.core.target import Target, target_fingerprint
+from caddtree.plugins.recipe import Recipe, TargetOptions, load_recipe
+from caddtree.plugins.registry import default_registry
+
+
+def load(
+    recipe: str | os.PathLike[str] | Recipe | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    sets: Sequence[str] = (),
+    model: Any = None,
+    tokenizer: Any = None,
+    observers: Sequence[Observer] = (),
+) -> Decoder:
+    """Return the decoder of a recipe.
+
+    Args:
+        recipe: The name of a shipped recipe, the path of a YAML file, or a recipe.
+        overrides: Sections whose keys replace the recipe's.
+        sets: ``a.b=value`` texts that replace single keys.
+        model: A Hugging Face causal LM to use instead of loading the recipe's target.
+        tokenizer: Its tokenizer.
+        observers: Called after every round.
+
+    Raises:
+        RecipeError: With every error of the recipe.
+        CheckpointError: If a model cannot be loaded.
+        CompatibilityError: If two parts cannot work together.
+    """
+    checked = load_recipe(recipe, overrides, sets)
+    if model is None:
+        model, tokenizer = load_model(checked.target)
+    registry = default_registry()
+    strategies = {
+        kind: registry.create(kind, checked.stage(kind).name, checked.stage(kind).options)
+        for kind in ("drafter", "tree_builder", "cost_model", "verifier")
+    }
+    target = Target(
+        model,
+        prefill_chunk=checked.target.prefill_chunk,
+        context_limit=checked.target.context_limit,
+        fingerprint=_fingerprint(model, tokenizer),
+    )
+    return Decoder(target=target, tokenizer=tokenizer, options=checked.generation, observers=observers, **strategies)
+
+
+def load_model(options: TargetOptions) -> tuple[Any, Any]:
+    """Return the target's Hugging Face model, in eval mode on its device, and its tokenizer.
+
+    Only safetensors weights are opened and no code of a model folder is run.
+
+    Raises:
+        CheckpointError: Naming the model and what is wrong.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise CompatibilityError(f"target.device is {device}, but this machine shows no CUDA device; use auto or cpu")
+    if _looks_local(options.model) and not Path(options.model).is_dir():
+        raise CheckpointError(f"target.model {options.model}: no such folder")
+    dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            options.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=False)
+    except Exception as error:
+        detail = str(error).strip().splitlines()
+        raise CheckpointError(
+            f"target.model {options.model}: cannot be loaded (safetensors weights of a known architecture are needed): "
+            f"{type(error).__name__}: {detail[0] if detail else ''}"
+        ) from error
+    return model.to(device).eval(), tokenizer
+
+
+def _looks_local(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.count("/") != 1
+
+
+def _fingerprint(model: Any, tokenizer: Any) -> str | None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return None if backend is None else target_fingerprint(model.config, backend.to_str().encode())
