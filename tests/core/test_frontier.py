@@ -111,6 +111,10 @@ def test_a_width_is_not_widened_for_the_sibling_of_the_last_node():
 
     assert heaviest_prefixes(narrow(log_probs, 8), 8).marginals.width == 8
     assert heaviest_prefixes(narrow(log_probs, 8), 9).marginals.width == 9
+    two = np.array([[-0.1, -5.0, -6.0, -7.0], [-0.1, -9.0, -10.0, -11.0]], np.float32)
+    assert prefixes(heaviest_prefixes(narrow(two, 3), 5))[-1] == (2,)
+    assert heaviest_prefixes(narrow(two, 3), 5).marginals.width == 3
+    assert heaviest_prefixes(narrow(two, 3), 6).marginals.width == 4
 
 
 def test_the_result_names_marginals_as_wide_as_needed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -153,6 +154,39 @@ def test_the_product_form_takes_free_and_negative_increments():
     tree = CaDDTree(max_node_budget=90, search="first_stop").build(narrow(log_probs, 16), context)
 
     assert tree.num_drafts == 39
+
+
+@pytest.mark.parametrize("search", ["scan", "first_stop"])
+@pytest.mark.parametrize("objective", ["ratio", "price"])
+def test_a_node_that_only_breaks_even_is_not_drafted(search, objective):
+    """Of equally good sizes the smallest is taken: here the node brings exactly what it costs."""
+    log_probs = np.array([[-0.75]], np.float32)
+    seconds = np.array([1.0, 1.0 + np.exp(-0.75)])
+    context = round_context(cost_model=TableCost(seconds), tokens_per_second=1.0)
+
+    builder = CaDDTree(max_node_budget=1, search=search, objective=objective)
+    assert builder.build(narrow(log_probs, 1), context).num_drafts == 0
+    seconds[1] -= 1e-9
+    assert builder.build(narrow(log_probs, 1), context).num_drafts == 1
+
+
+@pytest.mark.parametrize("search", ["scan", "first_stop"])
+def test_nodes_that_cannot_pay_are_not_ranked(search):
+    """A large budget costs nothing where few nodes pay: the marginals are not even widened."""
+    log_probs = random_log_probs(0, 15, 200, scale=9.0)
+    marginals = narrow(log_probs, 16)
+    context = round_context(cost_model=TableCost(1.0 + 0.05 * np.arange(1025)))
+    widths = []
+
+    def wider(width):
+        widths.append(width)
+        return marginals.wider(width)
+
+    builder = CaDDTree(max_node_budget=1024, search=search)
+    watched = builder.build(attrs.evolve(marginals, wider=wider), context)
+
+    assert 0 < watched.num_drafts < 64
+    assert widths == []
 
 
 def test_the_objective_option_matters():
