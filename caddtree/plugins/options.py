@@ -96,9 +96,9 @@ def check_options(
             problems.append(Problem(section.origin, found, f"{path}.{name}"))
         if len(problems) > before or isinstance(node, BrokenNode):
             wrong.add(name)
-    _run_validators(
-        [option for name, option in known.items() if name not in wrong], structured, section, path, problems
-    )
+    sound = [option for name, option in known.items() if name not in wrong]
+    kept = {name: value for name, value in structured.items() if name not in wrong}
+    wrong |= _run_validators(sound, kept, section, path, problems)
     return {name: values[name] for name in known if name in values and name not in wrong and _is_plain(values[name])}
 
 
@@ -203,8 +203,8 @@ def _checked_value(option: OptionInfo, node: Node, path: str, problems: list[Pro
         if option.field.converter is not None:
             structured = _converted(option.field, structured)
     except Exception as error:
-        for below, message in unpack(error, node, path):
-            problems.append(Problem(below.origin, _without_name(message, option.name), path))
+        for below, below_path, message in unpack(error, node, path):
+            problems.append(Problem(below.origin, _without_name(message, option.name), below_path))
         return value, None
     return (structured if isinstance(structured, float) else value), structured
 
@@ -225,27 +225,40 @@ def _converted(field: Any, value: Any) -> Any:
     return getattr(converter, "converter", converter)(value)
 
 
+class _NotSoundError(AttributeError):
+    """A validator asked for an option that has no valid value."""
+
+
+class _SoundValues(types.SimpleNamespace):
+    """The values that are right so far, as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _NotSoundError(name)
+
+
 def _run_validators(
-    options: list[OptionInfo],
-    structured: Mapping[str, Any],
-    section: MappingNode,
-    path: str,
-    problems: list[Problem],
-) -> None:
-    """Run every validator against an object that holds the values, so that one may look at another option."""
-    values = types.SimpleNamespace(**structured)
+    options: list[OptionInfo], structured: Mapping[str, Any], section: MappingNode, path: str, problems: list[Problem]
+) -> set[str]:
+    """Return the options that their validators refuse.
+
+    A validator is given an object that holds all values that are right so far: it may look at another option.
+    """
+    values = _SoundValues(**structured)
+    refused = set()
     for option in options:
         node = section.get(option.name)
         if option.field.validator is None or option.name not in structured:
             continue
         try:
             option.field.validator(values, option.field, structured[option.name])
-        except AttributeError:
+        except _NotSoundError:
             continue  # it looked at an option that is wrong, which is reported already
         except Exception as error:
             text = str(error.args[0]) if error.args else type(error).__name__
             origin = (node or section).origin
             problems.append(Problem(origin, _without_name(text, option.name), f"{path}.{option.name}"))
+            refused.add(option.name)
+    return refused
 
 
 def _without_name(message: str, name: str) -> str:

@@ -215,7 +215,7 @@ class Registry:
         sound = []
         for staging in stagings:
             reasons = [
-                f"{kind} {name!r} is claimed by {' and by '.join(str(other) for other in others)}; rename one"
+                f"{kind} {name!r} is claimed by {' and by '.join(str(other) for other in others)} too; rename one"
                 for kind, name in staging.strategies
                 if (others := [other for other in claims[kind, name] if other is not staging.provider])
             ]

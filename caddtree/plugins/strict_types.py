@@ -75,28 +75,26 @@ def type_words(annotation: Any) -> str:
     return _WORDS.get(annotation, f"a {getattr(annotation, '__name__', annotation)}")
 
 
-def unpack(error: Exception, node: Node, path: str) -> Iterator[tuple[Node, str]]:
-    """Yield every message of ``error`` with the node that it is about."""
+def unpack(error: Exception, node: Node, path: str) -> Iterator[tuple[Node, str, str]]:
+    """Yield every message of ``error`` behind the node and the path that it is about."""
     if isinstance(error, ManyMismatchesError):
         for mismatch in error.errors:
             yield from unpack(mismatch, node, path)
     elif isinstance(error, MismatchError):
-        below = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.steps)
-        yield _descend(node, error.steps), f"{path.split('.')[-1]}{below} {error}" if below else str(error)
+        yield _descend(node, error.steps), path + _path_of(error.steps), str(error)
     elif isinstance(error, ClassValidationError):
         noted, plain = error.group_exceptions()
         for inner, note in noted:
-            step = _descend(node, (note.name,))
-            for below_node, message in unpack(inner, step, path):
-                yield below_node, f"{note.name}: {message}"
+            yield from unpack(inner, _descend(node, (note.name,)), f"{path}.{note.name}")
         for other in plain:
             yield from unpack(other, node, path)
     elif isinstance(error, ForbiddenExtraKeysError):
-        yield node, f"has unknown keys {', '.join(sorted(shown(key) for key in error.extra_fields))}"
+        keys = ", ".join(sorted(shown(key) for key in error.extra_fields))
+        yield node, path, f"has unknown keys {keys}"
     elif isinstance(error, StructureHandlerNotFoundError):
-        yield node, "cannot be set in a recipe; leave it out"
+        yield node, path, "cannot be set in a recipe; leave it out"
     else:
-        yield node, str(error.args[0]) if error.args else type(error).__name__
+        yield node, path, str(error.args[0]) if error.args else type(error).__name__
 
 
 @functools.cache
@@ -216,6 +214,10 @@ def _each(parts: list[tuple[Any, Any, Any]]) -> list[Any]:
     if errors:
         raise ManyMismatchesError(errors)
     return items
+
+
+def _path_of(steps: tuple[str | int, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
 def _descend(node: Node, steps: tuple[str | int, ...]) -> Node:

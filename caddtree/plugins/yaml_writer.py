@@ -8,6 +8,8 @@ import yaml
 
 from caddtree.plugins.yaml_reader import plain_scalar
 
+_LINE_BREAKS = frozenset("\n\r\x85\u2028\u2029")
+
 
 class _Writer(yaml.SafeDumper):
     """Writes values out where they are used, and quotes every string that would read as something else."""
@@ -17,9 +19,9 @@ class _Writer(yaml.SafeDumper):
 
 
 def _string(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # PyYAML knows the words and numbers of YAML 1.1 only
+    # PyYAML knows the words and numbers of YAML 1.1 only, and folds the rarer line breaks in single quotes
     try:
-        is_string = plain_scalar(text) == text
+        is_string = plain_scalar(text) == text and not _LINE_BREAKS & set(text)
     except ValueError:
         is_string = False
     return writer.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_string else '"')

@@ -12,7 +12,9 @@ from caddtree.plugins.yaml_writer import write_yaml
 _TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
     st.from_regex(r"[-+]?[0-9._:xoebn]{1,8}", fullmatch=True),
-    st.sampled_from(["no", "off", "true", "null", "~", "", "1e-3", "016", "0o16", "1:30", "<<", "=", "- a", "a: b", "#"]),
+    st.sampled_from(
+        ["no", "off", "true", "null", "~", "", "1e-3", "016", "0o16", "1:30", "<<", "=", "- a", "a: b", "#"]
+    ),
 )
 _SCALARS = st.one_of(
     _TEXT, st.none(), st.booleans(), st.integers(-(10**100), 10**100), st.floats(allow_nan=False, allow_infinity=True)
