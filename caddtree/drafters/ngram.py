@@ -80,15 +80,15 @@ class Ngram:
 
     def draft(self, state: NgramState, request: DraftRequest) -> Marginals | None:
         """Return marginals from the occurrences of the longest known suffix, or None if there is none."""
-        # the root is not committed yet: it ends the suffix, but nothing has followed it
-        suffix_source = [*state.tokens[-self.max_suffix_length + 1 :], request.root_token]
-        if self.max_suffix_length == 1:
-            suffix_source = [request.root_token]
-        for length in range(min(self.max_suffix_length, len(suffix_source)), self.min_suffix_length - 1, -1):
-            starts = state.ends.get(tuple(suffix_source[-length:]))
+        text = [*state.tokens, request.root_token]
+        for length in range(min(self.max_suffix_length, len(text)), self.min_suffix_length - 1, -1):
+            suffix = tuple(text[-length:])
+            starts = state.ends.get(suffix, [])[-self.max_occurrences :]
+            # the root is not indexed yet, but it follows what stands before it
+            if tuple(text[-length - 1 : -1]) == suffix:
+                starts = [*starts, len(state.tokens)][-self.max_occurrences :]
             if starts:
-                text = [*state.tokens, request.root_token]
-                return self._marginals(text, starts[-self.max_occurrences :], request.max_depth)
+                return self._marginals(text, starts, request.max_depth)
         return None
 
     def _index(self, state: NgramState, token: int) -> None:
