@@ -9,6 +9,7 @@ runs the validators of the fields but never the constructor, so that a recipe is
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import inspect
 import itertools
@@ -83,7 +84,7 @@ def check_options(
     """
     known = {option.name: option for option in options}
     _refuse_unknown(known, section, path, owner, problems)
-    values = {name: option.default for name, option in known.items() if not option.is_required}
+    values = {name: copy.deepcopy(option.default) for name, option in known.items() if not option.is_required}
     structured = dict(values)
     wrong: set[str] = set()
     for name, option in known.items():

@@ -79,6 +79,7 @@ class _Staging:
 
     provider: Provider
     strategies: dict[tuple[Kind, str], StrategyInfo] = attrs.field(factory=dict)
+    is_closed: bool = False
 
 
 @attrs.frozen
@@ -90,6 +91,8 @@ class _KindStaging:
 
     def add(self, name: str, strategy_class: type) -> None:
         """Stage a strategy, or say what is wrong with it."""
+        if self.staging.is_closed:
+            raise PluginError(f"{self.kind} {name!r} of {self.staging.provider} comes after its hook returned")
         _check_name(self.kind, name)
         if (self.kind, name) in self.staging.strategies:
             raise PluginError(f"registers {self.kind} {name!r} twice")
@@ -185,9 +188,25 @@ class Registry:
     def load_entry_points(self) -> None:
         """Register the plugins of other distributions; a broken one is logged once and listed, the rest work."""
         stagings = []
-        for entry_point in importlib.metadata.entry_points(group=hooks.PROJECT_NAME):
+        for entry_point in self._entry_points():
             stagings.append(self._stage(entry_point.load, _provider(entry_point)))
         self._publish([staging for staging in stagings if staging is not None])
+
+    def _entry_points(self) -> list[importlib.metadata.EntryPoint]:
+        try:
+            return list(importlib.metadata.entry_points(group=hooks.PROJECT_NAME))
+        except Exception:
+            logger.debug("the metadata of some distribution cannot be read; looking at each alone", exc_info=True)
+        found: dict[str, importlib.metadata.EntryPoint] = {}
+        for distribution in importlib.metadata.distributions():
+            try:
+                for entry_point in distribution.entry_points.select(group=hooks.PROJECT_NAME):
+                    # the first on the search path is the one that is imported
+                    found.setdefault(f"{distribution.name} {entry_point.name}", entry_point)
+            except Exception as error:
+                name = f"distribution at {distribution.locate_file('')}"
+                self._refuse(_Staging(Provider(name, "", "entry points")), _reason(error))
+        return list(found.values())
 
     def _stage(self, load: Callable[[], object], provider: Provider, *, needs_hook: bool = True) -> _Staging | None:
         """Return what a plugin registers, or None after it was refused."""
@@ -199,6 +218,8 @@ class Registry:
         except (Exception, SystemExit) as error:  # a module may call exit while it is imported
             self._refuse(staging, _reason(error))
             return None
+        finally:
+            staging.is_closed = True
         return staging
 
     def _publish(self, stagings: list[_Staging]) -> bool:

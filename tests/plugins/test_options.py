@@ -66,6 +66,16 @@ def test_a_wrong_value_says_what_was_found_and_what_is_allowed(values: dict[str,
     assert problems[0].split(":")[1].removeprefix(" part.").split("[")[0] not in found
 
 
+def test_a_mutable_default_is_copied() -> None:
+    """What one recipe does to its list is not seen by the next."""
+    options = options_of(Adaptive)
+    node = node_from_python({}, Origin("here"), [])
+    assert isinstance(node, MappingNode)
+    check_options(options, node, "part", "part x", [])["weights"].append(1)
+
+    assert check_options(options, node, "part", "part x", [])["weights"] == []
+
+
 def test_a_missing_option_is_named_with_its_type() -> None:
     """A required option has no default to fall back on."""
     assert check(Block)[1] == ["here: part.model: is missing; part x needs it, a string"]

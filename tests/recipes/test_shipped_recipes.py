@@ -6,6 +6,7 @@ import pytest
 
 import caddtree
 from caddtree.core.errors import RecipeError
+from caddtree.plugins.hooks import KINDS, Kind
 from caddtree.plugins.recipe import load_recipe, shipped_recipes
 from caddtree.plugins.registry import default_registry
 
@@ -98,11 +99,24 @@ def test_the_qwen_recipes_keep_the_published_names() -> None:
         assert (recipe.target.dtype, recipe.tree_builder.options["max_node_budget"]) == ("bfloat16", 512)
 
 
-@pytest.mark.parametrize("kind", ["drafter", "tree_builder", "cost_model", "verifier"])
-def test_every_built_in_strategy_can_be_put_into_the_demo_recipe(kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_built_in_strategy_can_be_put_into_the_demo_recipe(kind: Kind) -> None:
     """One strategy swapped is one line changed; nothing built in refuses another part."""
-    for name in default_registry().names(kind):  # type: ignore[arg-type]
+    for name in default_registry().names(kind):
         options = {"model": "x"} if name == "dflash" else {}
         recipe = load_recipe("demo", {kind: {"name": name, **options}})
 
-        assert recipe.stage(kind).name == name  # type: ignore[arg-type]
+        assert recipe.stage(kind).name == name
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_every_stage_of_a_shipped_recipe_can_be_made(path: Path) -> None:
+    """From the checked options, without loading weights."""
+    registry = default_registry()
+    recipe = load_recipe(path)
+
+    for kind in KINDS:
+        choice = recipe.stage(kind)
+        made = registry.create(kind, choice.name, choice.options)
+        assert isinstance(made, registry.get(kind, choice.name))
+        assert all(getattr(made, name) == value for name, value in choice.options.items())
