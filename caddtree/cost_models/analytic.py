@@ -68,9 +68,13 @@ class AnalyticCostModel:
     """
 
     flops_per_second: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    """Arithmetic rate; measured by one matrix product when None."""
     bytes_per_second: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    """Memory bandwidth; measured by one copy when None."""
     overhead_seconds: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    """What a round costs besides; measured on rounds without draft nodes when None."""
     draft_seconds: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    """Cost of drafting; measured on rounds without draft nodes when None."""
     _work: ModelWork | None = attrs.field(default=None, init=False)
     _rates: tuple[float, float, float, float] = attrs.field(default=(1.0, 1.0, 1.0, 1.0), init=False)
 

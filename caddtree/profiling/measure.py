@@ -19,6 +19,8 @@ CONTEXTS = (64, 512, 2048)
 REPEATS = 15
 _WARM_UP_SWEEPS = 2
 _DRIFT = 0.06
+_ROOM = 128
+"""Positions behind a context that its rounds need."""
 _OUTLIER = 3.0
 
 
@@ -46,8 +48,21 @@ def measure_profile(
     """
     counts = [count for count in COUNTS if count < max_count] + [max_count]
     limit = decoder.target.position_limit
-    usable = [context for context in contexts if context + 600 < limit] or [max(1, limit // 4)]
+    usable = [context for context in contexts if context + _ROOM <= limit] or [max(1, limit // 4)]
     rng = random.Random(seed)
+    # rounds of a told size are no evidence of speed or acceptance: nothing is learned from them
+    observers, decoder.observers = decoder.observers, []
+    try:
+        draft, after = _sweep(decoder, counts, usable, repeats, rng)
+    finally:
+        decoder.observers = observers
+    return _profile(key, usable, counts, draft, after, repeats)
+
+
+def _sweep(
+    decoder: Decoder, counts: Sequence[int], usable: Sequence[int], repeats: int, rng: random.Random
+) -> tuple[list[list[float]], list[list[list[float]]]]:
+    """Return the seconds before the choice per context, and after it per context and count."""
     text = _own_text(decoder, rng)
     draft: list[list[float]] = [[] for _ in usable]
     after: list[list[list[float]]] = [[[] for _ in counts] for _ in usable]
@@ -66,13 +81,14 @@ def measure_profile(
                     if round_.seconds.after_choice > 0:
                         draft[row].append(round_.seconds.before_choice)
                         after[row][column].append(round_.seconds.after_choice)
-    return _profile(key, usable, counts, draft, after, repeats)
+    return draft, after
 
 
 def _own_text(decoder: Decoder, rng: random.Random) -> list[int]:
     """Return tokens of the target's own making: rounds on them accept as rounds of real decoding do."""
     prompt = [rng.randrange(decoder.target.vocabulary_size) for _ in range(8)]
-    session = decoder.open(prompt, max_new_tokens=150, ignore_eos=True)
+    room = min(150, decoder.target.position_limit - len(prompt))
+    session = decoder.open(prompt, max_new_tokens=room, ignore_eos=True)
     while session.finish_reason is None:
         session.step(candidate_counts=(0,))
     return session.tokens
@@ -85,7 +101,8 @@ def _near(decoder: Decoder, session: Session | None, context: int, text: list[in
         if drift <= max(32, _DRIFT * context):
             return session
     prompt = (text * (context // len(text) + 1))[:context]
-    return decoder.open(prompt, max_new_tokens=500, ignore_eos=True)
+    room = min(500, decoder.target.position_limit - context)
+    return decoder.open(prompt, max_new_tokens=room, ignore_eos=True)
 
 
 def _profile(

@@ -420,7 +420,7 @@ class TestFaults:
                 return DraftTree.from_parents([context.root_token, 1, 2, 3], [-1, 0, 1, 2])
 
         decoder = make(model, ScriptedDrafter(truth), TooDeep())
-        with pytest.raises(StageError, match="tree_builder TooDeep failed in round 0: TreeError: .*at most 2 deep"):
+        with pytest.raises(StageError, match=r"tree_builder TooDeep failed in round 0: TreeError: .*at most 2 deep"):
             decoder.generate(list(next(iter(truth))), max_new_tokens=4)
 
     def test_ft25_nothing_is_left_over_between_requests(self, model, truth):
