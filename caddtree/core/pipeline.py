@@ -158,6 +158,16 @@ class Decoder:
                 self._is_prepared = False
                 raise
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Run rounds that wait for no cost model and teach nothing: the profiler drives them, with told sizes."""
+        observers, was_prepared = self.observers, self._is_prepared
+        self.observers, self._is_prepared = [], True
+        try:
+            yield
+        finally:
+            self.observers, self._is_prepared = observers, was_prepared
+
     def custom_generate(self, model: Any, input_ids: Any, **arguments: Any) -> Any:
         """Serve ``model.generate(..., custom_generate=decoder.custom_generate)``; see ``core/hf_generate.py``."""
         from caddtree.core.hf_generate import custom_generate

@@ -50,12 +50,8 @@ def measure_profile(
     limit = decoder.target.position_limit
     usable = [context for context in contexts if context + _ROOM <= limit] or [max(1, limit // 4)]
     rng = random.Random(seed)
-    # rounds of a told size are no evidence of speed or acceptance: nothing is learned from them
-    observers, decoder.observers = decoder.observers, []
-    try:
+    with decoder.measuring():
         draft, after = _sweep(decoder, counts, usable, repeats, rng)
-    finally:
-        decoder.observers = observers
     return _profile(key, usable, counts, draft, after, repeats)
 
 
