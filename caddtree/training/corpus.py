@@ -28,7 +28,7 @@ class Mixture:
 
 def reasoning_text(rng: random.Random) -> str:
     """Return one worked problem of a training template as a chat."""
-    problem = reasoning.problem(rng.choice(reasoning.TRAINING_TEMPLATES), rng)
+    problem = reasoning.problem(reasoning.training_template(rng), rng)
     return chat_text(problem.question, problem.solution)
 
 

@@ -51,6 +51,4 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int = 4096) -> Any
 
 def chat_text(instruction: str, answer: str) -> str:
     """Return one exchange in the chat format, ended."""
-    return (
-        f"{TURN_START}user\n{instruction}{TURN_END}\n{TURN_START}assistant\n{answer}{TURN_END}\n"
-    )
+    return f"{TURN_START}user\n{instruction}{TURN_END}\n{TURN_START}assistant\n{answer}{TURN_END}\n"

@@ -1,0 +1,285 @@
+"""Trains a DFlash drafter on a target's own responses.
+
+Source: DFlash, arXiv:2602.06036 (anchors, block mask, weighted cross-entropy).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+import torch.nn.functional as F
+from attrs.validators import ge, gt, instance_of
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from caddtree.core.target import target_fingerprint
+from caddtree.drafters.dflash_checkpoint import write_checkpoint
+from caddtree.drafters.dflash_network import DFlashConfig, DFlashNetwork
+from caddtree.training.evaluation import stop_tokens
+from caddtree.training.optimization import Schedule, adamw, load_checkpoint, save_checkpoint
+from caddtree.training.prompts import training_prompts
+from caddtree.training.responses import ResponseOptions, respond
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, float], None]
+
+
+@attrs.frozen
+class DrafterTraining:
+    """Options of a drafter's training; the defaults make the shipped one."""
+
+    target: Path = attrs.field(converter=Path)
+    """Folder of the finished target."""
+    folder: Path = attrs.field(converter=Path)
+    """Where responses, checkpoints and the finished drafter go."""
+    steps: int = attrs.field(default=1600, validator=[instance_of(int), ge(1)])
+    sequences_per_step: int = attrs.field(default=16, validator=[instance_of(int), ge(1)])
+    anchors: int = attrs.field(default=16, validator=[instance_of(int), ge(1)])
+    """Blocks per sequence, at random positions of its response."""
+    block_size: int = attrs.field(default=16, validator=[instance_of(int), ge(2)])
+    num_layers: int = attrs.field(default=2, validator=[instance_of(int), ge(1)])
+    target_layer_ids: tuple[int, ...] = (1, 4, 7)
+    slot_decay: float = attrs.field(default=7.0, validator=gt(0))
+    """Slot k counts ``exp(-(k - 1) / slot_decay)`` in the loss."""
+    learning_rate: float = attrs.field(default=2e-3, validator=gt(0))
+    warmup_share: float = 0.04
+    weight_decay: float = 0.01
+    gradient_clip: float = attrs.field(default=1.0, validator=gt(0))
+    seed: int = attrs.field(default=0, validator=instance_of(int))
+    bfloat16: bool = True
+    """Compute in bfloat16 (weights stay float32)."""
+    checkpoint_every: int = attrs.field(default=200, validator=[instance_of(int), ge(1)])
+    responses: dict[str, int] = attrs.field(factory=lambda: {"reasoning": 6000, "instructions": 9000, "code": 3500})
+    """Prompts to answer per domain."""
+    max_new_tokens: int = attrs.field(default=160, validator=[instance_of(int), ge(4)])
+    """Length of a response at most."""
+    sampled_share: float = 0.15
+    """Responses drawn at temperature 0.7; the others are greedy."""
+
+
+@attrs.frozen(eq=False)
+class ResponseSet:
+    """Sequences of prompt and response, flat."""
+
+    tokens: NDArray[np.int32]  # (total,)
+    starts: NDArray[np.int64]  # (sequences + 1,)
+    prompt_lengths: NDArray[np.int64]  # (sequences,)
+
+    def __len__(self) -> int:
+        return len(self.prompt_lengths)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the tokens of every sequence."""
+        return np.diff(self.starts)
+
+
+@attrs.frozen(eq=False)
+class Batch:
+    """Sequences of similar length, padded on the right, with their blocks."""
+
+    tokens: Tensor  # (sequences, length) int64
+    lengths: Tensor  # (sequences,) int64
+    anchors: Tensor  # (sequences, anchors) int64, positions
+
+
+def train_drafter(options: DrafterTraining, progress: Progress | None = None) -> Path:
+    """Train a drafter, or go on from its last checkpoint; return the folder of the finished one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options.folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(options.target)
+    model = AutoModelForCausalLM.from_pretrained(options.target, dtype=torch.float32).eval().requires_grad_(False)
+    responses = _responses(options, model, tokenizer)
+    torch.manual_seed(options.seed)
+    network = DFlashNetwork(drafter_config(options, model, tokenizer))
+    optimizers = adamw(network, rate=options.learning_rate, weight_decay=options.weight_decay)
+    schedule = Schedule(options.steps, max(1, round(options.warmup_share * options.steps)), cosine=True)
+    checkpoint = options.folder / "drafter.checkpoint.safetensors"
+    first = load_checkpoint(checkpoint, optimizers)
+    features = TappedFeatures(model, options.target_layer_ids)
+    batches = _batches(options, responses)
+    started = time.perf_counter()
+    for step, batch in enumerate(batches):
+        if step < first:
+            continue  # the order of batches follows from the seed alone
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
+            loss, accepted = block_loss(network, model, features(batch.tokens), batch, options.slot_decay)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizers.step(schedule.share(step), options.gradient_clip)
+        if progress is not None:
+            progress(step + 1, options.steps, float(loss.detach()))
+        if (step + 1) % 50 == 0:
+            logger.info(
+                "step %d, loss %.3f, accepted %.2f, %.0f s", step + 1, loss, accepted, time.perf_counter() - started
+            )
+        if (step + 1) % options.checkpoint_every == 0:
+            save_checkpoint(checkpoint, optimizers, step + 1)
+    features.close()
+    write_checkpoint(options.folder / "drafter", network)
+    return options.folder / "drafter"
+
+
+def drafter_config(options: DrafterTraining, model: Any, tokenizer: Any) -> DFlashConfig:
+    """Return the config of a drafter as wide as its target."""
+    config = model.config
+    return DFlashConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_layers=options.num_layers,
+        num_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        vocabulary_size=config.vocab_size,
+        block_size=options.block_size,
+        mask_token_id=int(tokenizer.mask_token_id),
+        target_layer_ids=options.target_layer_ids,
+        num_target_layers=config.num_hidden_layers,
+        rope_theta=float(config.rope_parameters["rope_theta"]),
+        rms_norm_eps=config.rms_norm_eps,
+        max_position_embeddings=config.max_position_embeddings,
+        target_fingerprint=target_fingerprint(config, tokenizer.backend_tokenizer.to_str().encode()),
+    )
+
+
+class TappedFeatures:
+    """Raw outputs of chosen target layers over whole sequences."""
+
+    def __init__(self, model: Any, layer_ids: tuple[int, ...]) -> None:
+        self._decoder = model.get_decoder()
+        self._kept: list[Tensor] = []
+        self._handles = [self._decoder.layers[index].register_forward_hook(self._keep) for index in layer_ids]
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return ``(sequences, length, layers * hidden)``; padding on the right touches nothing before it."""
+        self._kept.clear()
+        self._decoder(tokens, use_cache=False)
+        return torch.cat(self._kept, dim=-1)
+
+    def close(self) -> None:
+        """Take the taps off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep(self, _module: object, _args: object, output: Any) -> None:
+        self._kept.append(output[0] if isinstance(output, tuple) else output)
+
+
+def block_loss(
+    network: DFlashNetwork, model: Any, features: Tensor, batch: Batch, slot_decay: float
+) -> tuple[Tensor, float]:
+    """Return the weighted cross-entropy of all masked slots, and the mean accepted length of the arg-max chains.
+
+    All blocks of a sequence go through in one pass; the mask keeps them apart.
+    """
+    size = network.config.block_size
+    num_sequences, num_blocks = batch.anchors.shape
+    slots = torch.arange(size)
+    positions = batch.anchors[:, :, None] + slots  # (sequences, blocks, slots)
+    inside = positions < batch.lengths[:, None, None]
+    safe = positions.clamp(max=batch.tokens.shape[1] - 1)
+    labels = batch.tokens.gather(1, safe.flatten(1)).view_as(positions)
+    block_tokens = torch.full_like(positions, network.config.mask_token_id)
+    block_tokens[:, :, 0] = labels[:, :, 0]
+    block = model.get_input_embeddings()(block_tokens.flatten(1))
+    context_positions = torch.arange(batch.tokens.shape[1]).expand(num_sequences, -1)
+    context = network.context_keys_values(network.context_features(features), context_positions)
+    mask = block_mask(batch.anchors, batch.tokens.shape[1], size)[:, None]
+    hidden = network(block, positions.flatten(1), context, [mask] * network.config.num_layers)
+    hidden = hidden.view(num_sequences, num_blocks, size, -1)[:, :, 1:]
+    wanted, counted = labels[:, :, 1:], inside[:, :, 1:]
+    # only slots that have a label go through the head, which costs most
+    logits = model.get_output_embeddings()(hidden[counted]).float()
+    losses = F.cross_entropy(logits, wanted[counted], reduction="none")
+    weights = torch.exp(-(slots[1:] - 1) / slot_decay).expand_as(wanted)[counted]
+    right = torch.zeros_like(counted)
+    right[counted] = logits.argmax(-1) == wanted[counted]
+    accepted = float(right.long().cumprod(-1).sum(-1).float().mean())
+    return (losses * weights).sum() / weights.sum(), accepted
+
+
+def block_mask(anchors: Tensor, length: int, block_size: int) -> Tensor:
+    """Return who sees whom: a block sees the context strictly before its anchor, and itself in both directions.
+
+    Args:
+        anchors: ``(sequences, blocks)`` int64 positions.
+        length: Context rows.
+        block_size: Slots per block.
+
+    Returns:
+        ``(sequences, blocks * block_size, length + blocks * block_size)`` bool.
+    """
+    num_sequences, num_blocks = anchors.shape
+    before = torch.arange(length) < anchors[:, :, None]
+    before = before.repeat_interleave(block_size, dim=1)
+    same = torch.eye(num_blocks, dtype=torch.bool).repeat_interleave(block_size, 0).repeat_interleave(block_size, 1)
+    return torch.cat([before, same.expand(num_sequences, -1, -1)], dim=-1)
+
+
+def _responses(options: DrafterTraining, model: Any, tokenizer: Any) -> ResponseSet:
+    """Return the target's answers to training prompts, generated once and kept."""
+    path = options.folder / "responses.safetensors"
+    if path.exists():
+        found = load_file(path)
+        return ResponseSet(found["tokens"], found["starts"], found["prompt_lengths"])
+    sequences: list[tuple[int, list[int]]] = []
+    for number, (domain, count) in enumerate(options.responses.items()):
+        prompts = training_prompts(domain, tokenizer, count, seed=options.seed + 1000 + number)
+        num_sampled = round(options.sampled_share * count)
+        for part, temperature in ((prompts[num_sampled:], 0.0), (prompts[:num_sampled], 0.7)):
+            settings = ResponseOptions(
+                max_new_tokens=options.max_new_tokens,
+                temperature=temperature,
+                stop_tokens=stop_tokens(model),
+                seed=options.seed,
+            )
+            for _, response in respond(model, part, settings):
+                if len(response.tokens) >= 2:
+                    sequences.append((len(response.prompt), [*response.prompt, *response.tokens]))
+        logger.info("%s: %d prompts answered", domain, count)
+    starts = np.cumsum([0] + [len(tokens) for _, tokens in sequences])
+    flat = np.concatenate([np.array(tokens, dtype=np.int32) for _, tokens in sequences])
+    result = ResponseSet(flat, starts, np.array([length for length, _ in sequences], dtype=np.int64))
+    partial = path.with_suffix(".partial")
+    save_file({"tokens": result.tokens, "starts": result.starts, "prompt_lengths": result.prompt_lengths}, partial)
+    partial.replace(path)
+    return result
+
+
+def _batches(options: DrafterTraining, responses: ResponseSet) -> Iterator[Batch]:
+    """Yield ``options.steps`` batches of sequences of similar length, new anchors every time."""
+    order = np.argsort(responses.lengths(), kind="stable")
+    size = options.sequences_per_step
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    done, epoch = 0, 0
+    while True:
+        rng = random.Random(f"{options.seed}-{epoch}")
+        for group in rng.sample(groups, len(groups)):
+            if done == options.steps:
+                return
+            yield _batch(responses, group, options, rng)
+            done += 1
+        epoch += 1
+
+
+def _batch(responses: ResponseSet, group: NDArray[np.int64], options: DrafterTraining, rng: random.Random) -> Batch:
+    lengths = responses.lengths()[group]
+    tokens = torch.zeros(len(group), int(lengths.max()), dtype=torch.int64)
+    anchors = torch.zeros(len(group), options.anchors, dtype=torch.int64)
+    for row, sequence in enumerate(group):
+        start = responses.starts[sequence]
+        tokens[row, : lengths[row]] = torch.from_numpy(responses.tokens[start : start + lengths[row]].astype(np.int64))
+        # an anchor is a token of the response that has at least one behind it
+        first, last = int(responses.prompt_lengths[sequence]), int(lengths[row]) - 2
+        anchors[row] = torch.tensor([rng.randint(min(first, last), last) for _ in range(options.anchors)])
+    return Batch(tokens, torch.from_numpy(lengths.copy()), anchors)
