@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,10 @@ def load_model(options: TargetOptions) -> tuple[Any, Any]:
         raise CheckpointError(f"target.model {options.model}: no such folder")
     dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            options.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        with _no_loading_bar():
+            model = AutoModelForCausalLM.from_pretrained(
+                options.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            )
         tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=False)
     except Exception as error:
         detail = str(error).strip().splitlines()
@@ -86,6 +88,20 @@ def load_model(options: TargetOptions) -> tuple[Any, Any]:
             f"{type(error).__name__}: {detail[0] if detail else ''}"
         ) from error
     return model.to(device).eval(), tokenizer
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Keep Transformers' bar off standard error, where answers are streamed and scripts listen."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def _looks_local(model: str) -> bool:

@@ -59,9 +59,10 @@ def _show_one(decoder, prompt, max_new_tokens: int) -> None:  # type: ignore[no-
     print("\n")
     if best is not None:
         tree, round_ = best
+        bonus = decoder.tokenizer.decode([round_.tokens[-1]])
         print(
-            f"Round {round_.index + 1}: {round_.num_draft_nodes} draft nodes chosen, {round_.num_accepted} accepted (*), "
-            f"then the bonus token {decoder.tokenizer.decode([round_.tokens[-1]])!r}:"
+            f"Round {round_.index + 1}: {round_.num_draft_nodes} draft nodes chosen, "
+            f"{round_.num_accepted} accepted (*), then the bonus token {bonus!r}:"
         )
         print(tree_picture(tree, round_.path, decoder.tokenizer))
         print()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
 
 from caddtree.cli.app import app, command
@@ -22,8 +23,8 @@ def target(folder: FolderOption, steps: StepsOption = None, seed: Annotated[int,
     from caddtree.cli.commands import progress
     from caddtree.training.target import TargetTraining, train_target
 
-    options = {} if steps is None else {"steps": steps}
-    training = TargetTraining(folder=folder, seed=seed, **options)
+    training = TargetTraining(folder=folder, seed=seed)
+    training = training if steps is None else attrs.evolve(training, steps=steps)
     with progress(training.steps, "training the target", silent=False) as advance:
         done = train_target(training, lambda step, total, loss: advance())
     print(f"target written to {done}")
@@ -40,8 +41,8 @@ def drafter(
     from caddtree.cli.commands import progress
     from caddtree.training.drafter import DrafterTraining, train_drafter
 
-    options = {} if steps is None else {"steps": steps}
-    training = DrafterTraining(target=target_, folder=folder, seed=seed, **options)
+    training = DrafterTraining(target=target_, folder=folder, seed=seed)
+    training = training if steps is None else attrs.evolve(training, steps=steps)
     with progress(training.steps, "training the drafter", silent=False) as advance:
         done = train_drafter(training, lambda step, total, loss: advance())
     print(f"drafter written to {done}")

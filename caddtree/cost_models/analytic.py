@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 import torch
-from attrs.validators import gt, instance_of, optional
 from numpy.typing import NDArray
 
+from caddtree.core.errors import CostModelError
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROBE_ROUNDS = 12
+
+
+def _positive(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise CostModelError(f"{attribute.name} must be a number above 0, found {value!r}")
 
 
 @attrs.frozen
@@ -67,13 +74,13 @@ class AnalyticCostModel:
     overhead and the draft by a few rounds without draft nodes.
     """
 
-    flops_per_second: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    flops_per_second: float | None = attrs.field(default=None, validator=_positive)
     """Arithmetic rate; measured by one matrix product when None."""
-    bytes_per_second: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    bytes_per_second: float | None = attrs.field(default=None, validator=_positive)
     """Memory bandwidth; measured by one copy when None."""
-    overhead_seconds: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    overhead_seconds: float | None = attrs.field(default=None, validator=_positive)
     """What a round costs besides; measured on rounds without draft nodes when None."""
-    draft_seconds: float | None = attrs.field(default=None, validator=optional([instance_of((int, float)), gt(0)]))
+    draft_seconds: float | None = attrs.field(default=None, validator=_positive)
     """Cost of drafting; measured on rounds without draft nodes when None."""
     _work: ModelWork | None = attrs.field(default=None, init=False)
     _rates: tuple[float, float, float, float] = attrs.field(default=(1.0, 1.0, 1.0, 1.0), init=False)

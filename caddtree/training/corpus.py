@@ -21,9 +21,9 @@ _CODE_PIECE_CHARACTERS = 6_000
 class Mixture:
     """Shares of the domains in training tokens."""
 
-    reasoning: float = 0.35
-    instructions: float = 0.30
-    code: float = 0.35
+    reasoning: float = 0.45
+    instructions: float = 0.25
+    code: float = 0.30
 
 
 def reasoning_text(rng: random.Random) -> str:

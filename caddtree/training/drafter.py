@@ -114,7 +114,7 @@ def train_drafter(options: DrafterTraining, progress: Progress | None = None) ->
             continue  # the order of batches follows from the seed alone
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
             loss, accepted = block_loss(network, model, features(batch.tokens), batch, options.slot_decay)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizers.step(schedule.share(step), options.gradient_clip)
         if progress is not None:
             progress(step + 1, options.steps, float(loss.detach()))

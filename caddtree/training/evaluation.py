@@ -77,7 +77,7 @@ def held_out_loss(model: Any, tokenizer: Any, domain: str, *, num_sequences: int
         stream += tokenizer(_held_out_text(domain, rng, pieces), add_special_tokens=False)["input_ids"]
     tokens = torch.tensor(stream[: num_sequences * 512]).view(num_sequences, 512)
     total = 0.0
-    for batch in tokens.split(8):
+    for batch in torch.split(tokens, 8):
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
         # host sync: the CPU evaluates
         total += float(F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"))

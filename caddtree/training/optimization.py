@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -11,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 
 @attrs.frozen
@@ -48,26 +47,6 @@ class OptimizerSet:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return float(norm)
-
-
-def muon_and_adamw(
-    model: nn.Module, *, matrix_rate: float, other_rate: float, weight_decay: float, apart: Sequence[str] = ()
-) -> OptimizerSet:
-    """Return Muon for the hidden matrices and AdamW for the embedding, the norms and the names in ``apart``."""
-    matrices, tables, vectors = [], [], []
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            continue
-        if weight.ndim != 2:
-            vectors.append(weight)
-        elif "embed" in name or name in apart:
-            tables.append(weight)
-        else:
-            matrices.append(weight)
-    groups = [{"params": tables, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    muon = Muon(matrices, lr=matrix_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-    adamw = AdamW([group for group in groups if group["params"]], lr=other_rate, betas=(0.9, 0.95), foreach=True)
-    return OptimizerSet(model, (muon, adamw), (matrix_rate, other_rate))
 
 
 def adamw(model: nn.Module, *, rate: float, weight_decay: float) -> OptimizerSet:
@@ -112,9 +91,7 @@ def load_checkpoint(path: Path, optimizers: OptimizerSet) -> int:
         with torch.no_grad():
             weight.copy_(tensors[f"weight/{name}"])
         state = {
-            key: tensors[f"{key}/{name}"]
-            for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
-            if f"{key}/{name}" in tensors
+            key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
         }
         owner[id(weight)].state[weight] = state
     return step

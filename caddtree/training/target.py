@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs.validators import ge, gt, instance_of
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from caddtree.training.corpus import Mixture, pack, tokenizer_sample
+from caddtree.training.optimization import Schedule, adamw, load_checkpoint, save_checkpoint
 from caddtree.training.tokenizer import END_OF_TEXT, TURN_END, train_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class TargetTraining:
 
     folder: Path = attrs.field(converter=Path)
     """Where checkpoints and the finished target go."""
-    steps: int = attrs.field(default=2600, validator=[instance_of(int), ge(1)])
+    steps: int = attrs.field(default=3000, validator=[instance_of(int), ge(1)])
     batch_size: int = attrs.field(default=8, validator=[instance_of(int), ge(1)])
     """Sequences per step."""
     sequence_length: int = attrs.field(default=512, validator=[instance_of(int), ge(8)])
@@ -72,21 +72,23 @@ def train_target(options: TargetTraining, progress: Progress | None = None) -> P
         seed=options.seed,
     )
     model = new_target(options, tokenizer)
-    optimizer = make_optimizer(model, options.learning_rate, options.weight_decay)
-    first = load_checkpoint(folder / "checkpoint", model, optimizer)
+    optimizers = adamw(model, rate=options.learning_rate, weight_decay=options.weight_decay)
+    schedule = Schedule(options.steps, max(1, options.warmup_steps), cosine=True)
+    checkpoint = folder / "target.checkpoint.safetensors"
+    first = load_checkpoint(checkpoint, optimizers)
     batches = torch.from_numpy(stream.astype(np.int64)).view(options.steps, options.batch_size, -1)
     model.train()
     loss_of = torch.compile(_loss) if options.compiled else _loss
     started = time.perf_counter()
     for step in range(first, options.steps):
-        rate = learning_rate(step, options.steps, options.learning_rate, options.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss = _step(model, optimizer, loss_of, batches[step], options)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
+            loss = loss_of(model, batches[step])
+        torch.autograd.backward(loss)
+        optimizers.step(schedule.share(step), options.gradient_clip)
         if progress is not None:
-            progress(step + 1, options.steps, loss)
+            progress(step + 1, options.steps, float(loss.detach()))
         if (step + 1) % options.checkpoint_every == 0:
-            save_checkpoint(folder / "checkpoint", model, optimizer, step + 1)
+            save_checkpoint(checkpoint, optimizers, step + 1)
             logger.info("step %d, loss %.4f, %.0f s", step + 1, loss, time.perf_counter() - started)
     write_target(folder / "target", model, tokenizer)
     return folder / "target"
@@ -115,79 +117,10 @@ def new_target(options: TargetTraining, tokenizer: Any) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def make_optimizer(model: torch.nn.Module, rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW with decay on matrices only."""
-    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    matrices = [weight for _, weight in trained if weight.ndim == 2]
-    vectors = [weight for _, weight in trained if weight.ndim != 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), foreach=True)
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup_steps: int) -> float:
-    """Return a linear warm-up followed by a cosine to 2 % of the peak."""
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
 def _loss(model: Any, tokens: Tensor) -> Tensor:
     hidden = model.get_decoder()(tokens[:, :-1], use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden)
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-
-
-def _step(
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    loss_of: Callable[[Any, Tensor], Tensor],
-    tokens: Tensor,
-    options: TargetTraining,
-) -> float:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
-        loss = loss_of(model, tokens)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip, foreach=True)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
-
-
-def save_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write weights, optimiser moments and the step; the previous checkpoint stays until this one is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            continue
-        tensors[f"weight/{name}"] = weight.detach()
-        for key, value in optimizer.state[weight].items():
-            tensors[f"{key}/{name}"] = torch.as_tensor(value)
-    partial = folder / "state.partial"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"step": str(step)})
-    partial.replace(folder / "state.safetensors")
-
-
-def load_checkpoint(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint of ``folder`` and return its step; 0 when there is none."""
-    from safetensors import safe_open
-
-    path = folder / "state.safetensors"
-    if not path.exists():
-        return 0
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as handle:
-        step = int(handle.metadata()["step"])
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            continue
-        with torch.no_grad():
-            weight.copy_(tensors[f"weight/{name}"])
-        optimizer.state[weight] = {
-            key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
-        }
-    return step
 
 
 def write_target(folder: Path, model: Any, tokenizer: Any) -> None:
