@@ -113,7 +113,7 @@ def write_prompts(folder: Path, tokenizer: Any) -> None:
     }
     for domain in DOMAINS:
         _write(folder / f"{domain}.jsonl", records[domain])
-    spread = [record for domain in DOMAINS for record in records[domain][:: len(records[domain]) // 3][:3]]
+    spread = [record for domain in DOMAINS for record in records[domain][:: len(records[domain]) // 3 - 1][:3]]
     _write(folder / "demo.jsonl", spread)
 
 
