@@ -1,4 +1,4 @@
-"""``train target|drafter``: make the demo pair, or one like it."""
+"""``train target|drafter|card``: make the demo pair, or one like it, and its model card."""
 
 from __future__ import annotations
 
@@ -46,3 +46,11 @@ def drafter(
     with progress(training.steps, "training the drafter", silent=False) as advance:
         done = train_drafter(training, lambda step, total, loss: advance())
     print(f"drafter written to {done}")
+
+
+@command(train_app)
+def card(pair: Annotated[Path, typer.Option("--pair", help="Folder with target, drafter and prompts.")]) -> None:
+    """Measure a finished pair on held-out prompts and write its model card."""
+    from caddtree.training.model_card import write_model_card
+
+    print(f"model card written to {write_model_card(pair)}")

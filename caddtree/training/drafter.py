@@ -5,6 +5,7 @@ Source: DFlash, arXiv:2602.06036 (anchors, block mask, weighted cross-entropy).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -43,12 +44,15 @@ class DrafterTraining:
     folder: Path = attrs.field(converter=Path)
     """Where responses, checkpoints and the finished drafter go."""
     steps: int = attrs.field(default=1600, validator=[instance_of(int), ge(1)])
-    sequences_per_step: int = attrs.field(default=16, validator=[instance_of(int), ge(1)])
+    group_size: int = attrs.field(default=6, validator=[instance_of(int), ge(1)])
+    """Sequences of similar length that go through together."""
+    groups_per_step: int = attrs.field(default=3, validator=[instance_of(int), ge(1)])
+    """Groups whose gradients make one step; several lengths, hence several domains, meet in it."""
     anchors: int = attrs.field(default=16, validator=[instance_of(int), ge(1)])
     """Blocks per sequence, at random positions of its response."""
     block_size: int = attrs.field(default=16, validator=[instance_of(int), ge(2)])
     num_layers: int = attrs.field(default=2, validator=[instance_of(int), ge(1)])
-    target_layer_ids: tuple[int, ...] = (1, 4, 7)
+    target_layer_ids: tuple[int, ...] = (2, 5, 7)
     slot_decay: float = attrs.field(default=7.0, validator=gt(0))
     """Slot k counts ``exp(-(k - 1) / slot_decay)`` in the loss."""
     learning_rate: float = attrs.field(default=2e-3, validator=gt(0))
@@ -102,6 +106,7 @@ def train_drafter(options: DrafterTraining, progress: Progress | None = None) ->
     responses = _responses(options, model, tokenizer)
     torch.manual_seed(options.seed)
     network = DFlashNetwork(drafter_config(options, model, tokenizer))
+    warm_start(network, model)
     optimizers = adamw(network, rate=options.learning_rate, weight_decay=options.weight_decay)
     schedule = Schedule(options.steps, max(1, round(options.warmup_share * options.steps)), cosine=True)
     checkpoint = options.folder / "drafter.checkpoint.safetensors"
@@ -109,15 +114,19 @@ def train_drafter(options: DrafterTraining, progress: Progress | None = None) ->
     features = TappedFeatures(model, options.target_layer_ids)
     batches = _batches(options, responses)
     started = time.perf_counter()
-    for step, batch in enumerate(batches):
+    for step in range(options.steps):
+        groups = [next(batches) for _ in range(options.groups_per_step)]
         if step < first:
             continue  # the order of batches follows from the seed alone
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
-            loss, accepted = block_loss(network, model, features(batch.tokens), batch, options.slot_decay)
-        torch.autograd.backward(loss)
+        loss, accepted = 0.0, 0.0
+        for batch in groups:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bfloat16):
+                part, length = block_loss(network, model, features(batch.tokens), batch, options.slot_decay)
+            torch.autograd.backward(part / len(groups))
+            loss, accepted = loss + float(part.detach()) / len(groups), accepted + length / len(groups)
         optimizers.step(schedule.share(step), options.gradient_clip)
         if progress is not None:
-            progress(step + 1, options.steps, float(loss.detach()))
+            progress(step + 1, options.steps, loss)
         if (step + 1) % 50 == 0:
             logger.info(
                 "step %d, loss %.3f, accepted %.2f, %.0f s", step + 1, loss, accepted, time.perf_counter() - started
@@ -149,6 +158,27 @@ def drafter_config(options: DrafterTraining, model: Any, tokenizer: Any) -> DFla
         max_position_embeddings=config.max_position_embeddings,
         target_fingerprint=target_fingerprint(config, tokenizer.backend_tokenizer.to_str().encode()),
     )
+
+
+@torch.no_grad()
+def warm_start(network: DFlashNetwork, model: Any) -> None:
+    """Start as the target's own last layers, with the context features that feed them.
+
+    The output head is the target's, so layers that write into its residual stream speak its language from the
+    first step; from random weights the first few hundred steps go into nothing but that.
+    """
+    decoder, config = model.get_decoder(), network.config
+    last = decoder.layers[-config.num_layers :]
+    for mine, theirs in zip(network.layers, last, strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    network.norm.load_state_dict(decoder.norm.state_dict())
+    network.hidden_norm.load_state_dict(last[0].input_layernorm.state_dict())
+    # the tapped layer closest below the copied ones passes through unchanged; the others join by training
+    wanted = config.num_target_layers - config.num_layers - 1
+    tapped = min(range(len(config.target_layer_ids)), key=lambda index: abs(config.target_layer_ids[index] - wanted))
+    size = config.hidden_size
+    torch.nn.init.normal_(network.fc.weight, std=0.1 / size**0.5)
+    network.fc.weight[:, tapped * size : (tapped + 1) * size] += torch.eye(size)
 
 
 class TappedFeatures:
@@ -257,19 +287,14 @@ def _responses(options: DrafterTraining, model: Any, tokenizer: Any) -> Response
 
 
 def _batches(options: DrafterTraining, responses: ResponseSet) -> Iterator[Batch]:
-    """Yield ``options.steps`` batches of sequences of similar length, new anchors every time."""
+    """Yield batches of sequences of similar length without end, new anchors every time."""
     order = np.argsort(responses.lengths(), kind="stable")
-    size = options.sequences_per_step
+    size = options.group_size
     groups = [order[start : start + size] for start in range(0, len(order), size)]
-    done, epoch = 0, 0
-    while True:
+    for epoch in itertools.count():
         rng = random.Random(f"{options.seed}-{epoch}")
         for group in rng.sample(groups, len(groups)):
-            if done == options.steps:
-                return
             yield _batch(responses, group, options, rng)
-            done += 1
-        epoch += 1
 
 
 def _batch(responses: ResponseSet, group: NDArray[np.int64], options: DrafterTraining, rng: random.Random) -> Batch:

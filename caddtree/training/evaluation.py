@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from caddtree.training import reasoning
 from caddtree.training.corpus import DOMAINS, code_pieces, instructions_text
-from caddtree.training.prompts import code_records, instruction_records, reasoning_records
+from caddtree.training.prompts import PromptRecord, code_records, instruction_records, reasoning_records
 from caddtree.training.responses import Prompt, Response, ResponseOptions, respond
 from caddtree.training.tokenizer import TURN_END, chat_text
 
@@ -33,9 +33,7 @@ def evaluate_target(model: Any, tokenizer: Any, *, per_template: int = 30, per_k
         result["looping"][domain] = looping(texts)
         if domain == "code":
             continue
-        right = [
-            _is_right(domain, text, str(record.answer)) for text, record in zip(texts, records[domain], strict=True)
-        ]
+        right = right_answers(domain, texts, records[domain])
         result["exact_answers"][domain] = {"right": sum(right), "asked": len(right), "share": sum(right) / len(right)}
         if domain == "reasoning":
             names = reasoning.HELD_OUT_TEMPLATES
@@ -86,19 +84,25 @@ def held_out_loss(model: Any, tokenizer: Any, domain: str, *, num_sequences: int
 
 def looping(texts: Sequence[str]) -> dict[str, float]:
     """Return how repetitive texts are: compressed share of their bytes and share of distinct word 4-grams."""
-    ratios, distinct = [], []
-    for text in texts:
-        raw, words = text.encode(), text.split()
-        grams = [tuple(words[index : index + 4]) for index in range(len(words) - 3)]
-        if raw:
-            ratios.append(len(zlib.compress(raw, 9)) / len(raw))
-        if grams:
-            distinct.append(len(set(grams)) / len(grams))
+    ratios = [len(zlib.compress(text.encode(), 9)) / len(text.encode()) for text in texts if text]
+    distinct = [distinct_4grams(text) for text in texts if len(text.split()) >= 4]
     return {
         "compressed_share": sum(ratios) / max(1, len(ratios)),
         "distinct_4grams": sum(distinct) / max(1, len(distinct)),
         "share_under_half_distinct": sum(share < 0.5 for share in distinct) / max(1, len(distinct)),
     }
+
+
+def distinct_4grams(text: str) -> float:
+    """Return the share of distinct ones among a text's word 4-grams; 1 for a text too short to have any."""
+    words = text.split()
+    grams = [tuple(words[index : index + 4]) for index in range(len(words) - 3)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def right_answers(domain: str, texts: Sequence[str], records: Sequence[PromptRecord]) -> list[bool]:
+    """Tell for every answer whether it is exact: the stated number of a word problem, else the whole text."""
+    return [_is_right(domain, text, str(record.answer)) for text, record in zip(texts, records, strict=True)]
 
 
 def _is_right(domain: str, text: str, answer: str) -> bool:

@@ -16,6 +16,8 @@ from caddtree.training.corpus import DOMAINS
 from caddtree.training.responses import Prompt
 from caddtree.training.tokenizer import TURN_END, TURN_START
 
+SHIPPED_PER_TEMPLATE = 6
+"""Word problems of every held-out template in the shipped prompt file."""
 _HELD_OUT_SEED = 20_001
 _CODE_START = re.compile(r"^(?:    )?(?:def|class) ", re.MULTILINE)
 _SHORTEST_CODE, _LONGEST_CODE = 40, 120
@@ -107,7 +109,7 @@ def write_prompts(folder: Path, tokenizer: Any) -> None:
     """Write ``reasoning.jsonl``, ``instructions.jsonl``, ``code.jsonl`` and the short mixed ``demo.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     records = {
-        "reasoning": reasoning_records(6),
+        "reasoning": reasoning_records(SHIPPED_PER_TEMPLATE),
         "instructions": instruction_records(2),
         "code": code_records(tokenizer, 42),
     }

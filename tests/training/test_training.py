@@ -32,7 +32,8 @@ TARGET = {
     "bfloat16": False, "compiled": False,
 }  # fmt: skip
 DRAFTER = {
-    "steps": 4, "sequences_per_step": 3, "anchors": 2, "block_size": 5, "num_layers": 1, "target_layer_ids": (0, 2),
+    "steps": 4, "group_size": 2, "groups_per_step": 2, "anchors": 2, "block_size": 5, "num_layers": 1,
+    "target_layer_ids": (0, 2),
     "responses": {"reasoning": 6, "instructions": 6}, "max_new_tokens": 8, "checkpoint_every": 2, "bfloat16": False,
 }  # fmt: skip
 
