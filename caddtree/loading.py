@@ -51,7 +51,8 @@ def load(
         model,
         prefill_chunk=checked.target.prefill_chunk,
         context_limit=checked.target.context_limit,
-        fingerprint=_fingerprint(model, tokenizer),
+        fingerprint=None if tokenizer is None else target_fingerprint(model.config, tokenizer),
+        num_tokens=None if tokenizer is None else len(tokenizer),
     )
     return Decoder(target=target, tokenizer=tokenizer, options=checked.generation, observers=observers, **strategies)
 
@@ -72,22 +73,38 @@ def load_model(options: TargetOptions) -> tuple[Any, Any]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():
         raise CompatibilityError(f"target.device is {device}, but this machine shows no CUDA device; use auto or cpu")
-    if _looks_local(options.model) and not Path(options.model).is_dir():
-        raise CheckpointError(f"target.model {options.model}: no such folder")
+    name = options.model
+    if _looks_local(name) or Path(name).is_dir():
+        name = str(Path(name).expanduser())
+        if not Path(name).is_dir():
+            raise CheckpointError(f"target.model {options.model}: no such folder")
     dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
         with _no_loading_bar():
-            model = AutoModelForCausalLM.from_pretrained(
-                options.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            model, found = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
-        tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         detail = str(error).strip().splitlines()
         raise CheckpointError(
             f"target.model {options.model}: cannot be loaded (safetensors weights of a known architecture are needed): "
             f"{type(error).__name__}: {detail[0] if detail else ''}"
         ) from error
+    _check_weights(model, found, options.model)
     return model.to(device).eval(), tokenizer
+
+
+def _check_weights(model: Any, found: Mapping[str, Any], name: str) -> None:
+    """Refuse what Transformers only mentions: it fills missing tensors with random numbers."""
+    import torch
+
+    for kind in ("missing", "unexpected", "mismatched"):
+        for key in sorted(found.get(f"{kind}_keys", ()), key=str):
+            raise CheckpointError(f"target.model {name}: {kind} tensor {key}; the checkpoint does not fit its config")
+    for key, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise CheckpointError(f"target.model {name}: the tensor {key} holds NaN or infinity")
 
 
 @contextmanager
@@ -106,8 +123,3 @@ def _no_loading_bar() -> Iterator[None]:
 
 def _looks_local(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.count("/") != 1
-
-
-def _fingerprint(model: Any, tokenizer: Any) -> str | None:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return None if backend is None else target_fingerprint(model.config, backend.to_str().encode())

@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import caddtree
 from caddtree.core.errors import CaddtreeError, NumericalError, ResourceError, StageError
 
 app = typer.Typer(
@@ -25,6 +26,25 @@ EXIT_RUN_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_FAULTS = (NumericalError, ResourceError, StageError)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"caddtree {caddtree.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["CADDTREE_DEBUG"] = "1"
+
 
 def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a subcommand of ``groups`` (the top level when none), with errors as one line each."""
@@ -35,12 +55,8 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
             _set_up_logging()
             try:
                 function(*args, **kwargs)
-            except CaddtreeError as error:
-                if os.environ.get("CADDTREE_DEBUG"):
-                    raise
-                print(f"error: {error}", file=sys.stderr)
-                is_fault = isinstance(error, NumericalError | ResourceError | StageError)
-                raise typer.Exit(EXIT_RUN_FAULT if is_fault else EXIT_USER_ERROR) from error
+            except typer.Exit:
+                raise
             except KeyboardInterrupt:
                 # what was printed stays; the line is ended so that the prompt of the shell starts on its own
                 sys.stdout.flush()
@@ -50,12 +66,27 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
                 # the reader of our output went away: nothing to say, and nobody to say it to
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(EXIT_RUN_FAULT) from None
+            except Exception as error:
+                if os.environ.get("CADDTREE_DEBUG"):
+                    raise
+                print(f"error: {_one_line(error)}", file=sys.stderr)
+                # a file or folder that cannot be used is the user's to mend, as wrong input is
+                is_fault = isinstance(error, _FAULTS) or not isinstance(error, CaddtreeError | OSError)
+                raise typer.Exit(EXIT_RUN_FAULT if is_fault else EXIT_USER_ERROR) from error
 
         for group in groups or (app,):
             group.command(name=name)(guarded)
         return function
 
     return register
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, CaddtreeError):
+        return str(error)
+    if isinstance(error, OSError):
+        return str(error).splitlines()[0]
+    return f"{type(error).__name__}: {error}; caddtree --debug COMMAND shows where"
 
 
 def main() -> None:

@@ -60,13 +60,18 @@ def chat(
     set_: SetOption = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     seed: Seed = None,
+    stop: Stop = None,
 ) -> None:
     """Talk with the target; an empty line or the end of input ends the talk."""
     from caddtree.loading import load
 
     decoder = load(recipe, sets=set_ or ())
-    options = request_options(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    options = request_options(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop
+    )
     messages: list[dict[str, str]] = []
     while True:
         try:
@@ -91,8 +96,10 @@ def compare(
     set_: SetOption = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
     seed: Seed = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first prompts of the file.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first prompts of the file.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs per prompt and recipe; the median counts.")] = 1,
     json_: JsonOption = False,
 ) -> None:
@@ -103,7 +110,9 @@ def compare(
 
     records = read_prompts(prompts, limit=limit)
     decoders = load_all([name.strip() for name in recipes.split(",") if name.strip()], set_ or ())
-    options = request_options(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    options = request_options(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
     with progress(len(records) * len(decoders) * repeats, "decoding", silent=json_) as advance:
         comparison = run(decoders, records, repeats=repeats, on_generation=lambda *_: advance(), **options)
     if json_:

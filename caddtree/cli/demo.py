@@ -35,8 +35,8 @@ def demo(
         comparison = compare(decoders, records, max_new_tokens=max_new_tokens, on_generation=lambda *_: advance())
     if json_:
         print(json.dumps(comparison.to_dict()))
-        return
-    print_table(comparison_table(comparison))
+    else:
+        print_table(comparison_table(comparison))
     if not all(variant.identical for variant in comparison.variants):
         print("error: an output differs from plain decoding; please report this", file=sys.stderr)
         raise typer.Exit(1)

@@ -27,7 +27,7 @@ def profile(
 
     decoder = load(recipe, sets=set_ or ())
     # measuring drives rounds of a given size; the decoder's own cost model is not asked
-    measured = load_or_measure(decoder, max_count=getattr(decoder.tree_builder, "max_node_budget", 256), renew=True)
+    measured = load_or_measure(decoder, max_count=getattr(decoder.tree_builder, "max_node_budget", 0), renew=True)
     if output is not None:
         measured.write(output)
     if json_:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from caddtree.cli.app import app, command
+from caddtree.cli.app import EXIT_USER_ERROR, app, command
 from caddtree.cli.options import JsonOption, SetOption
+from caddtree.core.errors import RecipeError
 
 recipe_app = typer.Typer(help="Check or show a recipe.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
@@ -17,12 +18,18 @@ RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe, or the pa
 
 
 @command(recipe_app)
-def check(recipe: RecipeArgument, set_: SetOption = None) -> None:
+def check(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Check a recipe; prints every error with its place."""
     from caddtree.plugins.recipe import load_recipe
 
-    checked = load_recipe(recipe, sets=set_ or ())
-    print(f"{checked.label}: fine")
+    try:
+        checked = load_recipe(recipe, sets=set_ or ())
+    except RecipeError as error:
+        if not json_:
+            raise
+        print(json.dumps({"recipe": recipe, "errors": str(error).splitlines()}))
+        raise typer.Exit(EXIT_USER_ERROR) from error
+    print(json.dumps({"recipe": checked.label, "errors": []}) if json_ else f"{checked.label}: fine")
 
 
 @command(recipe_app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -54,6 +54,8 @@ class MatchChoice:
     sampler: Sampler
     prefix: Sequence[int] = ()
     """Token ids of the sequence so far, the root last; read only by samplers that have processors."""
+    is_last: Callable[[Sequence[int]], bool] | None = None
+    """Whether the last of the tokens chosen so far ends the text: no choice is drawn behind it."""
 
     def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
         """Return the accepted path and the target's choices along it."""
@@ -70,6 +72,8 @@ class MatchChoice:
                 prefix = [*self.prefix, *(tokens[index] for index in path[1:])] if self.sampler.processors else ()
                 choice = self.sampler.choose(logits[node], context_length + len(path) - 1, prefix)
             chosen.append(choice)
+            if choices is None and self.is_last is not None and self.is_last(chosen):
+                return Walk(tuple(path), tuple(chosen))
             node = _child(tokens, parents, node, choice)
             if node == 0:
                 return Walk(tuple(path), tuple(chosen))

@@ -18,12 +18,13 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}
 class MaskFormat:
     """How one target wants its masks: one tensor or one per layer type, bool or additive, with what window."""
 
-    def __init__(self, config: Any, attention: str) -> None:
+    def __init__(self, config: Any, attention: str, device: torch.device) -> None:
         """Read the text config of a target.
 
         Args:
             config: ``model.config.get_text_config(decoder=True)``.
             attention: ``config._attn_implementation``: ``sdpa`` or ``eager``.
+            device: Where the target runs.
 
         Raises:
             CompatibilityError: If a layer type or an attention back-end cannot take a tree.
@@ -48,8 +49,10 @@ class MaskFormat:
             )
         self.layer_types = None if types is None else tuple(sorted(set(types)))
         self.window: int | None = getattr(config, "sliding_window", None)
-        # eager attention adds its mask: a bool mask would be wrong there without an error
-        self.is_additive = attention == "eager"
+        self.is_eager = attention == "eager"
+        # eager attention adds its mask: a bool mask would be wrong there without an error. On a CPU SDPA turns a
+        # bool mask into an additive one in every layer: made once here, a round of 17 rows is 1 % faster
+        self.is_additive = self.is_eager or device.type == "cpu"
 
     def build(self, visible: Tensor, depths: Tensor, length: int, dtype: torch.dtype) -> Masks:
         """Return the masks of query nodes on top of ``length`` committed rows.
@@ -80,7 +83,7 @@ class MaskFormat:
 
     def single_row(self, length: int) -> tuple[bool, Masks]:
         """Return whether a lone row may see all ``length + 1`` rows, and what to pass so that no mask is built."""
-        if self.is_additive or (self.window is not None and length >= self.window):
+        if self.is_eager or (self.window is not None and length >= self.window):
             return False, None
         return True, None if self.layer_types is None else dict.fromkeys(self.layer_types)
 

@@ -25,6 +25,8 @@ class RoundContext:
     cost_model: CostModel | None = None
     candidate_counts: tuple[int, ...] | None = None
     """Draft-node counts that the runtime runs without padding; None means all."""
+    round_index: int = 0
+    """Rounds of this sequence before this one."""
     tokens_per_second: float | None = None
     """Long-run speed of this decoder (lambda of the priced objective), None before the first round."""
 

@@ -26,6 +26,7 @@ _REFUSED = {
     "output_hidden_states": False,
     "watermarking_config": None,
 }
+_STATEFUL = ("SynthIDTextWatermarkLogitsProcessor", "UnbatchedClassifierFreeGuidanceLogitsProcessor")
 
 
 @attrs.frozen(eq=False)
@@ -73,6 +74,7 @@ def custom_generate(
     if attention_mask is not None and not bool(attention_mask.all()):
         raise InputError("padded input is not supported; pass one unpadded sequence")
     _refuse_other_modes(generation_config)
+    _refuse_stateful(logits_processor)
 
     does_sample = bool(generation_config.do_sample)
     kind = TorchSampler if does_sample else Sampler
@@ -83,13 +85,16 @@ def custom_generate(
         prompt,
         sampler,
         max_new_tokens=max(1, limit - len(prompt)),
-        token_is_last=_stop_check(stopping_criteria, input_ids),
+        token_is_last=_StopCheck(stopping_criteria, input_ids, limit) if stopping_criteria else None,
     )
-    _put(streamer, session.first_chunk.token_ids)
-    while session.finish_reason is None:
-        _put(streamer, session.step().token_ids)
-    if streamer is not None:
-        streamer.end()
+    try:
+        _put(streamer, session.first_chunk.token_ids)
+        while session.finish_reason is None:
+            _put(streamer, session.step().token_ids)
+    finally:
+        # whoever iterates over a streamer waits for its end, after an error too
+        if streamer is not None:
+            streamer.end()
     tokens = torch.tensor([session.tokens], dtype=input_ids.dtype, device=input_ids.device)
     if generation_config.return_dict_in_generate:
         from transformers.generation import GenerateDecoderOnlyOutput
@@ -105,15 +110,29 @@ def _refuse_other_modes(config: Any) -> None:
             raise InputError(f"{name}={value!r} is not supported by custom_generate; leave it at {plain!r}")
 
 
-def _stop_check(criteria: Any, like: Tensor) -> Any:
-    if not criteria:
-        return None
+def _refuse_stateful(processors: Sequence[Any]) -> None:
+    for processor in processors:
+        name = type(processor).__name__
+        if name in _STATEFUL:
+            raise InputError(
+                f"the logits processor {name} is not supported by custom_generate: it remembers its calls, and a tree "
+                f"asks in another order"
+            )
 
-    def token_is_last(tokens: Sequence[int]) -> bool:
-        # criteria look at the last token only, so they are asked after every token of a path
-        return bool(criteria(torch.tensor([list(tokens)], dtype=like.dtype, device=like.device), None).all())
 
-    return token_is_last
+class _StopCheck:
+    """Asks stopping criteria after every token of a path: they look at the last token only."""
+
+    def __init__(self, criteria: Any, prompt: Tensor, limit: int) -> None:
+        self._criteria = criteria
+        # one buffer that grows with the text: a new tensor of all tokens per token would cost their square
+        self._ids = prompt.new_zeros((1, limit))
+        self._ids[:, : prompt.shape[1]] = prompt
+
+    def __call__(self, num_before: int, new: Sequence[int]) -> bool:
+        end = num_before + len(new)
+        self._ids[0, num_before:end] = torch.tensor(new)
+        return bool(self._criteria(self._ids[:, :end], None).all())
 
 
 def _put(streamer: Any, token_ids: Sequence[int]) -> None:

@@ -48,7 +48,8 @@ class Marginals:
         """
         logits = logits.float()
         if temperature > 0:
-            logits = logits / temperature
+            # from the best logit down: a tiny temperature must not overflow it
+            logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
         # on a CPU this takes half the time of logsumexp
         return _best(logits, torch.log_softmax(logits, dim=-1), width)
 

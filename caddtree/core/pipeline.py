@@ -18,13 +18,14 @@ import torch
 from caddtree.core.acceptance import AcceptanceRule, MatchChoice, Walk, check_finite
 from caddtree.core.context import RoundContext
 from caddtree.core.draft_tree import DraftTree
-from caddtree.core.errors import CompatibilityError, InputError, NumericalError, ResourceError, StageError
+from caddtree.core.errors import CompatibilityError, InputError
 from caddtree.core.learned import AcceptanceAlarm, LongRunSpeed
 from caddtree.core.marginals import Marginals
 from caddtree.core.options import GenerationOptions
 from caddtree.core.protocols import CostModel, Drafter, DraftRequest, DraftState, TreeBuilder, Verifier
 from caddtree.core.records import Chunk, Generation, Round, StageSeconds
 from caddtree.core.sampler import Processor, Sampler
+from caddtree.core.stages import stage
 from caddtree.core.target import Target, TargetState
 from caddtree.core.text import TextStream, encode_prompt
 
@@ -32,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 _UNUSABLE_DRAFTS_ALLOWED = 8
 _INITIAL_NEW_ROWS = 1024
+_TREE_ROWS = 257
+"""Room behind the text for the tree of a round, so that the cache does not grow because of the last ones."""
+
+
+TokenIsLast = Callable[[int, Sequence[int]], bool]
+"""Tokens of the sequence so far and the tokens after them -> whether the last one ends the text."""
 
 
 class Observer(Protocol):
@@ -78,7 +85,7 @@ class Decoder:
         self.speed = LongRunSpeed()
         self.observers: list[Observer] = [self.speed, AcceptanceAlarm(), *observers]
         if tree_builder.needs_cost_model and cost_model is None:
-            raise CompatibilityError(f"tree_builder {_name(tree_builder)} needs a cost_model, found none")
+            raise CompatibilityError(f"tree_builder {type(tree_builder).__name__} needs a cost_model, found none")
         self.target.tap(drafter.required_layers)
         drafter.bind(self.target)
         verifier.bind(self.target)
@@ -124,6 +131,8 @@ class Decoder:
             known = ", ".join(field.name for field in attrs.fields(GenerationOptions))
             raise InputError(f"unknown option {sorted(unknown)[0]!r}; known are {known}")
         request = attrs.evolve(self.options, **options)
+        if request.stop and self.tokenizer is None:
+            raise InputError(f"stop strings {list(request.stop)} need a tokenizer, but this decoder has none")
         tokens = encode_prompt(prompt, self.tokenizer, self.target.vocabulary_size)
         num_new = self._new_tokens_allowed(len(tokens), request, explicit="max_new_tokens" in options)
         self.prepare()
@@ -136,7 +145,7 @@ class Decoder:
         sampler: Sampler,
         *,
         max_new_tokens: int,
-        token_is_last: Callable[[Sequence[int]], bool] | None = None,
+        token_is_last: TokenIsLast | None = None,
     ) -> Session:
         """Return a session with a sampler and a stop rule of the caller's own, as other frameworks bring them."""
         request = GenerationOptions(ignore_eos=token_is_last is not None)
@@ -160,13 +169,13 @@ class Decoder:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Run rounds that wait for no cost model and teach nothing: the profiler drives them, with told sizes."""
-        observers, was_prepared = self.observers, self._is_prepared
-        self.observers, self._is_prepared = [], True
+        """Run greedy rounds that wait for no cost model, stop for nothing and teach nothing, as the profiler needs."""
+        kept = self.observers, self._is_prepared, self.options
+        self.observers, self._is_prepared, self.options = [], True, GenerationOptions(ignore_eos=True)
         try:
             yield
         finally:
-            self.observers, self._is_prepared = observers, was_prepared
+            self.observers, self._is_prepared, self.options = kept
 
     def custom_generate(self, model: Any, input_ids: Any, **arguments: Any) -> Any:
         """Serve ``model.generate(..., custom_generate=decoder.custom_generate)``; see ``core/hf_generate.py``."""
@@ -204,7 +213,7 @@ class Session:
         max_new_tokens: int,
         *,
         should_stop: Callable[[], bool] | None = None,
-        token_is_last: Callable[[Sequence[int]], bool] | None = None,
+        token_is_last: TokenIsLast | None = None,
     ) -> None:
         self.decoder = decoder
         self.options = options
@@ -216,15 +225,14 @@ class Session:
         self.last_tree: DraftTree | None = None
         """The tree of the last round, for those who want to look at it."""
         self._sampler = sampler
-        self._rule: AcceptanceRule = MatchChoice(sampler, self.tokens)
+        self._rule: AcceptanceRule = MatchChoice(sampler, self.tokens, self._is_last)
         self._should_stop = should_stop
-        # asked after every emitted token with all tokens so far; true ends the request
         self._token_is_last = token_is_last
         self._text = TextStream(decoder.tokenizer, options.stop)
         self._pieces: list[str] = []
         self._unusable_drafts = 0
         self._stop_tokens = frozenset() if options.ignore_eos else decoder.eos_token_ids
-        capacity = len(prompt) + min(max_new_tokens, _INITIAL_NEW_ROWS)
+        capacity = len(prompt) + min(max_new_tokens, _INITIAL_NEW_ROWS) + _TREE_ROWS
         self.target_state: TargetState = decoder.target.start(capacity)
         self.draft_state: DraftState = None
         self.first_chunk = self._prefill(prompt)
@@ -238,26 +246,27 @@ class Session:
         """
         if self._should_stop is not None and self._should_stop():
             return self._end("cancelled")
-        decoder, index = self.decoder, len(self.rounds)
-        context = self._context(candidate_counts)
+        decoder, where = self.decoder, f"round {len(self.rounds)}"
 
         started = time.perf_counter()
-        with _stage("drafter", decoder.drafter, index):
+        context = self._context(candidate_counts)
+        with stage("drafter", decoder.drafter, where):
             marginals, is_unusable = self._draft(context)
         drafted = time.perf_counter()
-        with _stage("tree_builder", decoder.tree_builder, index):
+        with stage("tree_builder", decoder.tree_builder, where):
             tree = self._build(marginals, context)
         built = time.perf_counter()
-        with _stage("verifier", decoder.verifier, index):
+        with stage("verifier", decoder.verifier, where):
             walk = decoder.verifier.verify(self.target_state, tree, self._rule)
         verified = time.perf_counter()
         walk, text = self._emit(walk)
-        with _stage("drafter", decoder.drafter, index):
-            self._commit(context.root_token, walk)
+        self._commit(context.root_token, walk, where)
+        with stage("cost_model", decoder.cost_model, where):
+            predicted = self._predicted_seconds(tree.num_drafts, context.context_length)
         committed = time.perf_counter()
 
         seconds = StageSeconds(drafted - started, built - drafted, verified - built, committed - verified)
-        return self._record(context, tree, walk, seconds, is_unusable, text)
+        return self._record(context, tree, walk, seconds, predicted, is_unusable, text)
 
     def generation(self) -> Generation:
         """Return the result so far."""
@@ -274,10 +283,11 @@ class Session:
     def _prefill(self, prompt: list[int]) -> Chunk:
         decoder = self.decoder
         started = time.perf_counter()
-        with _stage("drafter", decoder.drafter, None):
+        with stage("drafter", decoder.drafter, "prefill"):
             self.draft_state = decoder.drafter.start()
+        with stage("target", decoder.target.model, "prefill"):
             logits = decoder.target.prefill(
-                self.target_state, prompt, lambda tokens, features: self._commit_draft(tokens, features)
+                self.target_state, prompt, lambda tokens, features: self._commit_draft(tokens, features, "prefill")
             )
         context_length = len(prompt)
         check_finite(logits.max()[None], context_length)
@@ -295,6 +305,7 @@ class Session:
             temperature=self.options.temperature,
             cost_model=self.decoder.cost_model,
             candidate_counts=candidate_counts,
+            round_index=len(self.rounds),
             tokens_per_second=self.decoder.speed.tokens_per_second,
         )
 
@@ -322,12 +333,14 @@ class Session:
         tree.check(max_depth=context.max_depth, vocabulary_size=self.decoder.target.vocabulary_size)
         return tree
 
-    def _commit(self, root_token: int, walk: Walk) -> None:
-        features = self.decoder.target.commit(self.target_state, walk.path)
-        self._commit_draft([root_token, *walk.tokens[:-1]], features)
+    def _commit(self, root_token: int, walk: Walk, where: str) -> None:
+        with stage("target", self.decoder.target.model, where):
+            features = self.decoder.target.commit(self.target_state, walk.path)
+        self._commit_draft([root_token, *walk.tokens[:-1]], features, where)
 
-    def _commit_draft(self, tokens: Sequence[int], features: torch.Tensor | None) -> None:
-        self.decoder.drafter.commit(self.draft_state, tokens, features)
+    def _commit_draft(self, tokens: Sequence[int], features: torch.Tensor | None, where: str) -> None:
+        with stage("drafter", self.decoder.drafter, where):
+            self.decoder.drafter.commit(self.draft_state, tokens, features)
 
     def _emit(self, walk: Walk) -> tuple[Walk, str]:
         """Append tokens up to the first stop; return the walk cut there and the text to show."""
@@ -339,21 +352,33 @@ class Session:
         if reason is None and len(self.tokens) - self.num_prompt_tokens >= self.max_new_tokens:
             reason = "length"
         if reason is not None:
-            self.finish_reason = reason
             text += self._text.finish()
+            # the bytes that were held back may complete a stop string
+            self.finish_reason = "stop" if self._text.found_stop else reason
         self._pieces.append(text)
         return walk.cut(count), text
 
     def _count_until_stop(self, tokens: Sequence[int]) -> tuple[int, str | None]:
-        for count, token in enumerate(tokens, start=1):
-            if token in self._stop_tokens:
-                return count, "stop"
-            if self._token_is_last is not None and self._token_is_last([*self.tokens, *tokens[:count]]):
+        for count in range(1, len(tokens) + 1):
+            if self._is_last(tokens[:count]):
                 return count, "stop"
         return len(tokens), None
 
+    def _is_last(self, new: Sequence[int]) -> bool:
+        """Tell whether the last of ``new``, the tokens after those emitted, ends the text."""
+        if new[-1] in self._stop_tokens:
+            return True
+        return self._token_is_last is not None and self._token_is_last(len(self.tokens), new)
+
     def _record(
-        self, context: RoundContext, tree: DraftTree, walk: Walk, seconds: StageSeconds, is_unusable: bool, text: str
+        self,
+        context: RoundContext,
+        tree: DraftTree,
+        walk: Walk,
+        seconds: StageSeconds,
+        predicted_seconds: float | None,
+        is_unusable: bool,
+        text: str,
     ) -> Chunk:
         round_ = Round(
             index=len(self.rounds),
@@ -364,13 +389,13 @@ class Session:
             path=walk.path,
             expected_acceptance=tree.expected_acceptance,
             seconds=seconds,
-            predicted_seconds=self._predicted_seconds(tree.num_drafts, context.context_length),
+            predicted_seconds=predicted_seconds,
             unusable_draft=is_unusable,
         )
         self.rounds.append(round_)
         self.last_tree = tree
         for observer in self.decoder.observers:
-            with _stage("observer", observer, round_.index):
+            with stage("observer", observer, f"round {round_.index}"):
                 observer.on_round(round_)
         return Chunk(text, walk.tokens, round_)
 
@@ -386,22 +411,6 @@ class Session:
         text = self._text.finish()
         self._pieces.append(text)
         return Chunk(text, (), None)
-
-
-@contextmanager
-def _stage(kind: str, component: object, index: int | None) -> Iterator[None]:
-    """Name the component and the round in whatever a strategy raises."""
-    try:
-        yield
-    except (NumericalError, ResourceError, StageError):
-        raise
-    except Exception as error:
-        where = "prefill" if index is None else f"round {index}"
-        raise StageError(f"{kind} {_name(component)} failed in {where}: {type(error).__name__}: {error}") from error
-
-
-def _name(component: object) -> str:
-    return type(component).__name__
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -42,15 +42,18 @@ class Profile:
     draft_seconds: NDArray[np.float64] = attrs.field(converter=_floats)  # (contexts,)
     after_seconds: NDArray[np.float64] = attrs.field(converter=_floats)  # (contexts, counts)
     spread_seconds: NDArray[np.float64] = attrs.field(converter=_floats)  # (contexts, counts), half the middle 50 %
+    max_count: int = 0
+    """Largest count that was asked for; ``counts`` ends earlier where no draft has so many nodes."""
     repeats: int = 0
+    """Rounds per cell at most."""
     outlier_share: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         for name, grid in (("contexts", self.contexts), ("counts", self.counts)):
             if not grid or list(grid) != sorted(set(grid)) or grid[0] < 0:
                 raise CostModelError(f"profile: {name} must ascend from 0 or more, found {list(grid)}")
-        if self.counts[0] != 0 or len(self.counts) < 2:
-            raise CostModelError(f"profile: counts must be 0 and at least one more, found {list(self.counts)}")
+        if self.counts[0] != 0:
+            raise CostModelError(f"profile: counts must begin with 0, found {list(self.counts)}")
         shape = (len(self.contexts), len(self.counts))
         for name, expected in (("draft_seconds", shape[:1]), ("after_seconds", shape), ("spread_seconds", shape)):
             values = getattr(self, name)
@@ -94,6 +97,7 @@ class Profile:
                 "draft_seconds": self.draft_seconds.tolist(),
                 "after_seconds": self.after_seconds.tolist(),
                 "spread_seconds": self.spread_seconds.tolist(),
+                "max_count": self.max_count,
                 "repeats": self.repeats,
                 "outlier_share": self.outlier_share,
             },
@@ -129,6 +133,7 @@ def read_profile(path: Path) -> Profile:
             draft_seconds=raw["draft_seconds"],
             after_seconds=raw["after_seconds"],
             spread_seconds=raw["spread_seconds"],
+            max_count=int(raw["max_count"]),
             repeats=int(raw["repeats"]),
             outlier_share=float(raw["outlier_share"]),
         )
@@ -150,7 +155,9 @@ class RoundSeconds:
     ) -> None:
         self._contexts = np.array(contexts, dtype=np.float64)
         self._draft = draft
-        self._slope = (after[:, -1] - after[:, -2]) / (counts[-1] - counts[-2])
+        self._slope = np.zeros(len(contexts))
+        if len(counts) > 1:  # a drafter that never drafts has the count 0 alone
+            self._slope = (after[:, -1] - after[:, -2]) / (counts[-1] - counts[-2])
         every = np.arange(counts[-1] + 1)
         self._after = np.stack([np.interp(every, counts, row) for row in after])
         self._told = False

@@ -46,8 +46,8 @@ def gumbel_noise(
     counter = torch.arange(1, vocabulary_size + 1, dtype=torch.int64, device=device)
     stream = torch.tensor(streams, dtype=torch.int64, device=device)[:, None]
     bits = _mix_tensor(counter * _signed(_GOLDEN) + stream)
-    # 53 bits and a half: never 0, never 1, so both logarithms are finite
-    uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+    # 52 bits and a half: never 0, never rounded to 1, so both logarithms are finite
+    uniform = (_shift_right(bits, 12).double() + 0.5) * 2.0**-52
     return (-torch.log(-torch.log(uniform))).float()
 
 
@@ -87,7 +87,8 @@ class Sampler:
             for processor in self.processors:
                 scores = processor(tokens, scores)
         if self.temperature > 0:
-            scores = scores / self.temperature
+            # from the best score down: a tiny temperature must not overflow it
+            scores = (scores - scores.amax(dim=-1, keepdim=True)) / self.temperature
             if self.top_k is not None:
                 scores = keep_top_k(scores, self.top_k)
             if self.top_p is not None and self.top_p < 1:

@@ -42,6 +42,7 @@ class Target:
         prefill_chunk: Rows of the prompt that one forward carries.
         context_limit: Positions to use at most; the model's own limit when None.
         fingerprint: Identity of model and tokenizer, compared with the one a drafter was trained for.
+        num_tokens: Tokens that the tokenizer knows, where the embedding has padding rows behind them.
 
     Raises:
         CompatibilityError: If the architecture cannot verify a draft tree.
@@ -54,11 +55,13 @@ class Target:
         prefill_chunk: int = 512,
         context_limit: int | None = None,
         fingerprint: str | None = None,
+        num_tokens: int | None = None,
     ) -> None:
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self.prefill_chunk = prefill_chunk
         self.fingerprint = fingerprint
+        self.num_tokens = num_tokens
         self._decoder = model.get_decoder()
         # GPT-2 and its kin call the list of layers "h"
         self._layers: Any = getattr(self._decoder, "layers", getattr(self._decoder, "h", None))
@@ -71,7 +74,7 @@ class Target:
         self.hidden_size: int = self.config.hidden_size
         self.num_layers: int = len(self._layers)
         self.position_limit = _position_limit(self.config, context_limit)
-        self.mask_format = MaskFormat(self.config, model.config._attn_implementation)
+        self.mask_format = MaskFormat(self.config, model.config._attn_implementation, self.device)
         self._taps: list[Any] = []
         self._tapped: list[Tensor] | None = None
         self._tapped_layers: tuple[int, ...] = ()
@@ -98,7 +101,13 @@ class Target:
                 f"target_layer_ids must lie in 0..{self.num_layers - 1} (the target has {self.num_layers} "
                 f"layers), found {list(layer_ids)}"
             )
-        self.close()
+        if not layer_ids or tuple(layer_ids) == self._tapped_layers:
+            return  # a decoder that taps nothing does not mind the taps of another
+        if self._tapped_layers:
+            raise CompatibilityError(
+                f"this Target already taps layers {list(self._tapped_layers)} for another decoder; give a decoder that "
+                f"taps {list(layer_ids)} a Target of its own: Decoder(target=model, ...)"
+            )
         self._tapped_layers = tuple(layer_ids)
         # hooks, not output_hidden_states: its list form means other layers in other Transformers versions
         self._taps = [self._layers[index].register_forward_hook(self._keep) for index in layer_ids]
@@ -107,7 +116,7 @@ class Target:
         """Remove the taps from the model."""
         for handle in self._taps:
             handle.remove()
-        self._taps = []
+        self._taps, self._tapped_layers = [], ()
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Return input embeddings ``(rows, hidden)`` of ``(rows,)`` int64 token ids."""
@@ -219,12 +228,12 @@ class Target:
             )
 
 
-def target_fingerprint(model_config: Any, tokenizer_bytes: bytes = b"") -> str:
-    """Return the identity of a target, as drafters record it: a hash of its shape and its tokenizer.
+def target_fingerprint(model_config: Any, tokenizer: Any = None) -> str:
+    """Return the identity of a target, as drafters record it: a hash of its shape and its vocabulary.
 
     Args:
         model_config: A Hugging Face config.
-        tokenizer_bytes: Content of ``tokenizer.json``.
+        tokenizer: Its tokenizer; only the tokens and their ids count, not how a version writes them to a file.
     """
     config = model_config.get_text_config(decoder=True)
     names = (
@@ -233,22 +242,25 @@ def target_fingerprint(model_config: Any, tokenizer_bytes: bytes = b"") -> str:
     )  # fmt: skip
     essentials = {name: getattr(config, name, None) for name in names}
     digest = hashlib.sha256(json.dumps(essentials, sort_keys=True).encode())
-    digest.update(tokenizer_bytes)
+    if tokenizer is not None:
+        digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def _position_limit(config: Any, context_limit: int | None) -> int:
     limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2**31)
-    rope = getattr(config, "rope_parameters", None) or {}
-    kind = rope.get("rope_type", "default")
-    if kind == "dynamic":
-        raise CompatibilityError(
-            "target: rope type 'dynamic' rotates by the longest position of a forward, so a tree and single "
-            "tokens would see different keys; it is not supported"
-        )
-    if kind == "longrope":
-        # its frequencies change where the text crosses the original limit, in the middle of a tree
-        limit = min(limit, int(rope.get("original_max_position_embeddings", limit)))
+    parameters = getattr(config, "rope_parameters", None) or {}
+    # families with mixed layers keep one set of parameters per layer type
+    for rope in [entry for entry in parameters.values() if isinstance(entry, dict)] or [parameters]:
+        kind = rope.get("rope_type", "default")
+        if kind == "dynamic":
+            raise CompatibilityError(
+                "target: rope type 'dynamic' rotates by the longest position of a forward, so a tree and single "
+                "tokens would see different keys; it is not supported"
+            )
+        if kind == "longrope":
+            # its frequencies change where the text crosses the original limit, in the middle of a tree
+            limit = min(limit, int(rope.get("original_max_position_embeddings", limit)))
     if context_limit is not None and context_limit > limit:
         raise CompatibilityError(f"context_limit is {context_limit}, but the target has {limit} positions")
     return context_limit or limit

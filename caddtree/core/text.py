@@ -25,6 +25,7 @@ def encode_prompt(prompt: Any, tokenizer: Any, vocabulary_size: int) -> list[int
     if hasattr(prompt, "tolist"):
         prompt = prompt.tolist()
     if isinstance(prompt, str):
+        _check_unicode(prompt)
         tokens = list(_need_tokenizer(tokenizer, "a text prompt").encode(prompt))
     elif isinstance(prompt, list | tuple) and prompt and isinstance(prompt[0], Mapping):
         tokens = _encode_chat(prompt, _need_tokenizer(tokenizer, "a chat"))
@@ -43,12 +44,21 @@ def _need_tokenizer(tokenizer: Any, what: str) -> Any:
     return tokenizer
 
 
+def _check_unicode(text: str) -> None:
+    """Refuse text that came from bytes that are no UTF-8: a terminal leaves them as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the prompt is no valid text: character {error.start} is {text[error.start]!r}") from error
+
+
 def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> list[int]:
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
             raise InputError(f"message {index} needs the keys 'role' and 'content', found {message!r}")
         if not isinstance(message["content"], str):
             raise InputError(f"message {index}: content must be text, found {message['content']!r}")
+        _check_unicode(message["content"])
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("the tokenizer has no chat template; give the prompt as text")
     text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)

@@ -128,14 +128,15 @@ def _probe(decoder: Decoder) -> tuple[float, float]:
     """Return median seconds before and after the choice in rounds without draft nodes, at context 64."""
     limit = decoder.target.position_limit
     prompt = [index % decoder.target.vocabulary_size for index in range(min(64, limit // 2))]
-    session = decoder.open(prompt, max_new_tokens=min(_PROBE_ROUNDS + 4, limit - len(prompt)), ignore_eos=True)
     seconds = []
-    while session.finish_reason is None:
-        round_ = session.step(candidate_counts=(0,)).round
-        if round_ is not None:
-            seconds.append((round_.seconds.before_choice, round_.seconds.after_choice))
-    # the last round has no room for a draft
-    draft, after = np.median(np.array(seconds[2:-1]), axis=0)
+    with decoder.measuring():
+        session = decoder.open(prompt, max_new_tokens=min(_PROBE_ROUNDS + 4, limit - len(prompt)))
+        while session.finish_reason is None:
+            round_ = session.step(candidate_counts=(0,)).round
+            if round_ is not None:
+                seconds.append((round_.seconds.before_choice, round_.seconds.after_choice))
+    # the first rounds are slow, and the last one has no room for a draft; a tiny context leaves no others
+    draft, after = np.median(np.array(seconds[2:-1] or seconds), axis=0)
     return float(max(draft, 1e-6)), float(after)
 
 

@@ -25,7 +25,7 @@ def obtain_profile(decoder: Decoder, path: str | None, *, force: bool) -> Profil
     from caddtree.profiling import load_or_measure, profile_key
 
     if path is None:
-        return load_or_measure(decoder, max_count=getattr(decoder.tree_builder, "max_node_budget", 256)).repaired()
+        return load_or_measure(decoder, max_count=getattr(decoder.tree_builder, "max_node_budget", 0)).repaired()
     profile = read_profile(Path(path))
     key = profile_key(decoder)
     differing = [name for name in key if profile.key.get(name) != key[name]]

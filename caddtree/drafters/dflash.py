@@ -99,12 +99,16 @@ class DFlash:
         return DFlashState()
 
     def commit(self, state: DFlashState, tokens: Sequence[int], features: Tensor | None) -> None:
-        """Queue the features of committed tokens; the next draft projects them all at once."""
-        assert features is not None, "dflash taps target layers"
+        """Queue the features of committed tokens; the next draft projects them all at once, and prefill its own."""
+        if features is None:
+            raise CompatibilityError("drafter dflash: the target tapped no layers; were its taps taken off?")
         if len(features) != len(tokens):
             raise CompatibilityError(f"drafter dflash: {len(tokens)} tokens came with {len(features)} rows of features")
         # cloned: a slice would keep the features of the whole tree alive
         state.waiting.append(features.clone())
+        if len(tokens) > self.config.block_size:
+            # a chunk of the prompt: its projection belongs to prefill, not to the first round
+            self._project_waiting(state)
 
     @torch.inference_mode()
     def draft(self, state: DFlashState, request: DraftRequest) -> Marginals:
@@ -207,16 +211,15 @@ def _check_pair(config: DFlashConfig, target: Target, model: str) -> None:
             config.target_fingerprint,
             target.fingerprint,
         )
-    if _padded(config.vocabulary_size) != _padded(target.vocabulary_size):
+    sizes = (config.vocabulary_size, target.vocabulary_size)
+    # tables of one vocabulary may differ by the rows of padding behind its tokens
+    is_padding = target.num_tokens is not None and target.num_tokens <= min(sizes)
+    if sizes[0] != sizes[1] and not is_padding:
+        tokens = "unknown" if target.num_tokens is None else f"{target.num_tokens}"
         raise CompatibilityError(
-            f"drafter dflash: vocab_size of {model} is {config.vocabulary_size}, but the target's is "
-            f"{target.vocabulary_size}"
+            f"drafter dflash: vocab_size of {model} is {sizes[0]}, but the target's is {sizes[1]}, and they do not "
+            f"differ by padding alone (tokens of the tokenizer: {tokens})"
         )
-
-
-def _padded(vocabulary_size: int) -> int:
-    """Return the size rounded up to whole 128s: tables of one vocabulary may differ by such padding."""
-    return -(-vocabulary_size // 128) * 128
 
 
 def _with_room(buffer: Tensor, length: int, needed: int) -> Tensor:

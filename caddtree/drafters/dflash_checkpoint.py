@@ -38,7 +38,7 @@ def locate(model: str) -> Path:
     Raises:
         CheckpointError: If there is neither.
     """
-    folder = Path(model)
+    folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
@@ -81,13 +81,13 @@ def read_config(folder: Path) -> DFlashConfig:
         target_layer_ids=_layer_ids(dflash, num_layers, num_target_layers, path),
         num_target_layers=num_target_layers,
         rope_theta=_rope_theta(raw, path),
-        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        rms_norm_eps=_number(raw, "rms_norm_eps", 1e-6, path),
         attention_bias=bool(raw.get("attention_bias", False)),
-        max_position_embeddings=int(raw.get("max_position_embeddings", 32768)),
+        max_position_embeddings=_integer({"max_position_embeddings": 32768, **raw}, "max_position_embeddings", path),
         windows=_windows(raw, num_layers, path),
-        input_embedding_scale=float(dflash.get("input_embedding_scale", 1.0)),
-        output_multiplier=float(dflash.get("output_multiplier", 1.0)),
-        final_logit_softcapping=dflash.get("final_logit_softcapping"),
+        input_embedding_scale=_number(dflash, "input_embedding_scale", 1.0, path),
+        output_multiplier=_number(dflash, "output_multiplier", 1.0, path),
+        final_logit_softcapping=_number(dflash, "final_logit_softcapping", None, path),
         target_fingerprint=raw.get("target_fingerprint"),
     )
 
@@ -195,6 +195,15 @@ def _integer(raw: dict[str, Any], name: str, path: Path, *, minimum: int = 1) ->
     return value
 
 
+def _number(raw: dict[str, Any], name: str, default: Any, path: Path) -> Any:
+    value = raw.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
+        raise CheckpointError(f"{path}: {name} must be a number above 0, found {value!r}")
+    return float(value)
+
+
 def _layer_ids(dflash: dict[str, Any], num_layers: int, num_target: int, path: Path) -> tuple[int, ...]:
     found = dflash.get("target_layer_ids")
     if found is None:
@@ -213,6 +222,8 @@ def _layer_ids(dflash: dict[str, Any], num_layers: int, num_target: int, path: P
 def _rope_theta(raw: dict[str, Any], path: Path) -> float:
     rope = raw.get("rope_parameters") or {}
     scaling = raw.get("rope_scaling") or {}
+    if not isinstance(rope, dict) or not isinstance(scaling, dict):
+        raise CheckpointError(f"{path}: rope_parameters and rope_scaling must be objects, found {rope!r}, {scaling!r}")
     kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
     if kind != "default":
         raise CheckpointError(f"{path}: rope type {kind!r} is not supported in a drafter")
@@ -229,7 +240,11 @@ def _windows(raw: dict[str, Any], num_layers: int, path: Path) -> tuple[int | No
     types = raw.get("layer_types")
     if types is None:
         return ()
-    if len(types) != num_layers or set(types) - {"full_attention", "sliding_attention"}:
+    if (
+        not isinstance(types, list)
+        or len(types) != num_layers
+        or set(map(str, types)) - {"full_attention", "sliding_attention"}
+    ):
         raise CheckpointError(f"{path}: layer_types must name {num_layers} full or sliding layers, found {types!r}")
     if "sliding_attention" not in types:
         return ()

@@ -58,6 +58,7 @@ def _prompt(entry: dict[str, Any], where: str) -> Any:
     turns = entry.get("turns")
     if isinstance(turns, list) and turns and all(isinstance(turn, str) for turn in turns):
         return [{"role": "user", "content": turns[0]}]
-    if isinstance(entry.get("messages"), list) and entry["messages"]:
-        return entry["messages"]
+    messages = entry.get("messages")
+    if isinstance(messages, list) and messages and all(isinstance(message, dict) for message in messages):
+        return messages
     raise InputError(f"{where}: needs 'prompt' (text), 'turns' (list of texts) or 'messages', found {sorted(entry)}")

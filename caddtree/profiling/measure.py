@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,14 @@ from caddtree.core.profile import Profile
 if TYPE_CHECKING:
     from caddtree.core.pipeline import Decoder, Session
 
+logger = logging.getLogger(__name__)
+
 COUNTS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CONTEXTS = (64, 512, 2048)
 REPEATS = 15
+SECONDS = 50.0
+"""A slow machine ends with fewer repeats, not with a long wait."""
+_FEWEST_REPEATS = 3
 _WARM_UP_SWEEPS = 2
 _DRIFT = 0.06
 _ROOM = 128
@@ -31,6 +38,7 @@ def measure_profile(
     max_count: int = 256,
     contexts: Sequence[int] = CONTEXTS,
     repeats: int = REPEATS,
+    seconds: float = SECONDS,
     seed: int = 0,
 ) -> Profile:
     """Return the medians of real rounds of ``decoder``.
@@ -39,24 +47,32 @@ def measure_profile(
     halves are robust against single outliers; a round that a clock says took no time is dropped.
 
     Args:
-        decoder: Any pipeline with a drafter; its own builder is told the count of every round.
+        decoder: Any pipeline; its own builder is told the count of every round.
         key: Identity of the profile, see :func:`caddtree.profiling.store.profile_key`.
         max_count: Largest number of draft nodes to measure.
         contexts: Context lengths; those beyond the target's positions are left out.
         repeats: Rounds per cell.
+        seconds: Time that may pass; when it runs out, cells keep at least three rounds.
         seed: Of the order and of the text.
     """
     counts = [count for count in COUNTS if count < max_count] + [max_count]
-    limit = decoder.target.position_limit
-    usable = [context for context in contexts if context + _ROOM <= limit] or [max(1, limit // 4)]
+    if decoder.drafter.block_size == 1:
+        counts = [0]  # plain decoding
+    usable = usable_contexts(decoder, contexts)
     rng = random.Random(seed)
     with decoder.measuring():
-        draft, after = _sweep(decoder, counts, usable, repeats, rng)
-    return _profile(key, usable, counts, draft, after, repeats)
+        draft, after = _sweep(decoder, counts, usable, repeats, time.perf_counter() + seconds, rng)
+    return _profile(key, usable, counts, draft, after, max_count, repeats)
+
+
+def usable_contexts(decoder: Decoder, contexts: Sequence[int] = CONTEXTS) -> list[int]:
+    """Return those contexts that leave room for rounds within the target's positions."""
+    limit = decoder.target.position_limit
+    return [context for context in contexts if context + _ROOM <= limit] or [max(1, limit // 4)]
 
 
 def _sweep(
-    decoder: Decoder, counts: Sequence[int], usable: Sequence[int], repeats: int, rng: random.Random
+    decoder: Decoder, counts: Sequence[int], usable: Sequence[int], repeats: int, deadline: float, rng: random.Random
 ) -> tuple[list[list[float]], list[list[list[float]]]]:
     """Return the seconds before the choice per context, and after it per context and count."""
     text = _own_text(decoder, rng)
@@ -67,7 +83,13 @@ def _sweep(
     with tqdm(total=total, desc="measuring rounds on this machine (once)", disable=None, leave=False) as bar:
         for row, context in enumerate(usable):
             session = None
+            # what is left is shared by the contexts that are left
+            now = time.perf_counter()
+            until = now + (deadline - now) / (len(usable) - row)
             for sweep in range(repeats + _WARM_UP_SWEEPS):
+                if sweep >= _WARM_UP_SWEEPS + _FEWEST_REPEATS and time.perf_counter() > until:
+                    logger.info("context %d: stopped after %d rounds per size", context, sweep - _WARM_UP_SWEEPS)
+                    break
                 for column in rng.sample(range(len(counts)), len(counts)):
                     session = _near(decoder, session, context, text)
                     round_ = session.step(candidate_counts=(counts[column],)).round
@@ -107,6 +129,7 @@ def _profile(
     counts: Sequence[int],
     draft: list[list[float]],
     after: list[list[list[float]]],
+    max_count: int,
     repeats: int,
 ) -> Profile:
     # a count that the builder could not reach anywhere (small vocabularies) leaves the grid
@@ -126,6 +149,7 @@ def _profile(
         draft_seconds=[float(np.median(row)) for row in draft],
         after_seconds=medians,
         spread_seconds=quartiles,
+        max_count=max_count,
         repeats=repeats,
         outlier_share=float(np.mean(np.array(ratios) > _OUTLIER)),
     )

@@ -14,14 +14,19 @@ import attrs
 import platformdirs
 import torch
 
+import caddtree
 from caddtree.core.errors import CostModelError
 from caddtree.core.profile import Profile, read_profile
-from caddtree.profiling.measure import measure_profile
+from caddtree.core.target import target_fingerprint
+from caddtree.profiling.measure import measure_profile, usable_contexts
 
 if TYPE_CHECKING:
     from caddtree.core.pipeline import Decoder
 
 logger = logging.getLogger(__name__)
+
+LARGEST_COUNT = 256
+"""Draft nodes that every profile reaches."""
 
 
 def profile_key(decoder: Decoder) -> dict[str, str]:
@@ -29,22 +34,22 @@ def profile_key(decoder: Decoder) -> dict[str, str]:
     import transformers
 
     target = decoder.target
-    config = target.config
-    shape = {name: getattr(config, name, None) for name in ("hidden_size", "num_hidden_layers", "vocab_size")}
     device = torch.cuda.get_device_name(target.device) if target.device.type == "cuda" else _processor()
     return {
-        "target": f"{type(target.model).__name__} {json.dumps(shape, sort_keys=True)}",
-        "target_fingerprint": target.fingerprint or "",
-        "drafter": _described(decoder.drafter),
-        "tree_builder": _described(decoder.tree_builder),
+        "target": f"{type(target.model).__name__} {target_fingerprint(target.config)[:16]}",
+        "drafter": f"{_described(decoder.drafter)} {getattr(decoder.drafter, 'config', '')}".strip(),
+        # how many nodes it takes changes the rounds that are run, not what a round of so many nodes costs
+        "tree_builder": type(decoder.tree_builder).__name__,
         "verifier": _described(decoder.verifier),
         "attention": str(target.model.config._attn_implementation),
         "device": device,
         "dtype": str(target.dtype),
+        "contexts": str(usable_contexts(decoder)),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
+        "caddtree": caddtree.__version__,
     }
 
 
@@ -55,18 +60,21 @@ def profile_path(key: dict[str, str]) -> Path:
     return Path(root) / "profiles" / f"{digest[:20]}.json"
 
 
-def load_or_measure(decoder: Decoder, *, max_count: int = 256, renew: bool = False) -> Profile:
-    """Return the kept profile of this decoder on this machine, or measure one and keep it."""
+def load_or_measure(decoder: Decoder, *, max_count: int = LARGEST_COUNT, renew: bool = False) -> Profile:
+    """Return the kept profile of this decoder on this machine, or measure one and keep it.
+
+    Args:
+        decoder: The pipeline.
+        max_count: Draft nodes that the profile must reach; it reaches 256 at least, so that smaller budgets share it.
+        renew: Measure although a profile is kept.
+    """
     key = profile_key(decoder)
     path = profile_path(key)
-    if path.exists() and not renew:
-        try:
-            profile = read_profile(path)
-            if dict(profile.key) == key:
-                return profile
-        except CostModelError as error:
-            logger.warning("%s; it is measured anew", error)
-    logger.info("no profile of this pipeline on this machine yet: measuring rounds once, into %s", path)
+    max_count = max(max_count, LARGEST_COUNT)
+    if not renew:
+        kept = _kept(path, key, max_count)
+        if kept is not None:
+            return kept
     profile = measure_profile(decoder, key, max_count=max_count)
     try:
         profile.write(path)
@@ -75,8 +83,25 @@ def load_or_measure(decoder: Decoder, *, max_count: int = 256, renew: bool = Fal
     return profile
 
 
+def _kept(path: Path, key: dict[str, str], max_count: int) -> Profile | None:
+    """Return the profile kept for this key, or None after a word on why rounds must be measured."""
+    if path.exists():
+        try:
+            profile = read_profile(path)
+        except CostModelError as error:
+            logger.warning("%s; it is measured anew", error)
+            return None
+        if dict(profile.key) == key and profile.max_count >= max_count:
+            return profile
+    # a warning, not an info: a first answer that waits for a minute must say why, in a library too
+    logger.warning("no profile of this pipeline on this machine yet: measuring rounds once, into %s", path)
+    return None
+
+
 def _described(strategy: Any) -> str:
     """Return a strategy's class and options, without what it loaded."""
+    if not attrs.has(type(strategy)):
+        return type(strategy).__name__
     options = {
         field.name: getattr(strategy, field.name)
         for field in attrs.fields(type(strategy))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from caddtree.core.errors import CheckpointError
 from caddtree.core.target import target_fingerprint
 from caddtree.drafters.dflash_checkpoint import write_checkpoint
 from caddtree.drafters.dflash_network import DFlashConfig, DFlashNetwork
@@ -101,8 +102,13 @@ def train_drafter(options: DrafterTraining, progress: Progress | None = None) ->
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options.folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(options.target)
-    model = AutoModelForCausalLM.from_pretrained(options.target, dtype=torch.float32).eval().requires_grad_(False)
+    if not (options.target / "config.json").is_file():
+        raise CheckpointError(f"{options.target}: no config.json there; give the folder of a finished target")
+    tokenizer = AutoTokenizer.from_pretrained(options.target, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        options.target, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    model.eval().requires_grad_(False)
     responses = _responses(options, model, tokenizer)
     torch.manual_seed(options.seed)
     network = DFlashNetwork(drafter_config(options, model, tokenizer))
@@ -156,7 +162,7 @@ def drafter_config(options: DrafterTraining, model: Any, tokenizer: Any) -> DFla
         rope_theta=float(config.rope_parameters["rope_theta"]),
         rms_norm_eps=config.rms_norm_eps,
         max_position_embeddings=config.max_position_embeddings,
-        target_fingerprint=target_fingerprint(config, tokenizer.backend_tokenizer.to_str().encode()),
+        target_fingerprint=target_fingerprint(config, tokenizer),
     )
 
 

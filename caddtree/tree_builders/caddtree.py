@@ -14,10 +14,11 @@ from caddtree.core.errors import CompatibilityError, CostModelError
 from caddtree.core.frontier import Frontier, heaviest_prefixes, tree_from_selection
 from caddtree.core.marginals import Marginals
 from caddtree.core.protocols import CostModel
+from caddtree.core.stages import stage
 from caddtree.plugins.hooks import hookimpl
 from caddtree.tree_builders.options import allowed_counts, at_least, one_of
 
-_FIRST_NODES = 64
+_FIRST_NODES = 16
 _GROWTH = 4
 """Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals."""
 
@@ -59,7 +60,7 @@ class CaDDTree:
         if marginals.depth == 0:
             return DraftTree.root_only(context.root_token)
         counts = self._counts(context)
-        seconds = round_seconds(context.cost_model, counts, context.context_length)
+        seconds = round_seconds(context.cost_model, counts, context)
         speed = context.tokens_per_second if self.objective == "price" else None
         frontier, count = self._search(marginals, counts, seconds, speed)
         return tree_from_selection(context.root_token, frontier, count)
@@ -104,14 +105,17 @@ class CaDDTree:
         return len(improves) if improves.all() else int(improves.argmin())
 
 
-def round_seconds(model: CostModel, counts: NDArray[np.int64], context_length: int) -> NDArray[np.float64]:
+def round_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundContext) -> NDArray[np.float64]:
     """Return ``(sizes,)`` float64: seconds of a whole round for every number of draft nodes in ``counts``.
 
     Raises:
         CostModelError: If a cost is no positive finite number, or there is not one per size.
+        StageError: If the cost model raises.
     """
-    before = float(model.before_choice_seconds(context_length))
-    after = np.asarray(model.after_choice_seconds(counts, context_length), np.float64)
+    context_length = context.context_length
+    with stage("cost_model", model, f"round {context.round_index}"):
+        before = float(model.before_choice_seconds(context_length))
+        after = np.asarray(model.after_choice_seconds(counts, context_length), np.float64)
     name = type(model).__name__
     if after.shape != counts.shape:
         raise CostModelError(f"cost model {name} gave costs of shape {after.shape} for {len(counts)} tree sizes")

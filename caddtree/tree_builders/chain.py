@@ -9,7 +9,7 @@ from caddtree.core.draft_tree import DraftTree
 from caddtree.core.frontier import argmax_chain, tree_from_selection
 from caddtree.core.marginals import Marginals
 from caddtree.plugins.hooks import hookimpl
-from caddtree.tree_builders.options import at_least
+from caddtree.tree_builders.options import allowed_counts, at_least
 
 
 @attrs.frozen
@@ -32,7 +32,9 @@ class Chain:
 
     def build(self, marginals: Marginals, context: RoundContext) -> DraftTree:
         """Return the arg-max path, no deeper than the round allows."""
-        depth = context.max_depth if self.length is None else min(self.length, context.max_depth)
+        depth = min(context.max_depth, marginals.depth if self.length is None else self.length)
+        if context.candidate_counts is not None:
+            depth = min(depth, allowed_counts(context.candidate_counts, depth)[-1])
         return tree_from_selection(context.root_token, argmax_chain(marginals.clip(depth)), depth)
 
 
