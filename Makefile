@@ -12,21 +12,24 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "caddtree needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,report]'
+	# the variable, not the option: it holds for the build environment too
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,report]'
 	@touch $@
 
 demo: setup
 	$(BIN)/caddtree demo
 
+# one thread per worker: the workers share the cores
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
 
 bench: setup
-	$(BIN)/python benchmarks/demo_pair.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/demo_pair.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/matrix.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tree_building.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,7 +11,6 @@ import torch
 import caddtree
 from caddtree.experiments.prompts import read_prompts
 from caddtree.loading import load_model
-from caddtree.profiling import profile_key
 from caddtree.training.reasoning import stated_answer
 
 FOLDER = Path(caddtree.__file__).parent / "models" / "demo"
@@ -34,7 +33,7 @@ def held():
 def load(recipe, held, **sections):
     model, tokenizer = held
     # fixed costs: nothing is measured, so the same trees are chosen on every machine
-    if recipe == "demo":
+    if recipe in ("demo", "demo-ngram"):
         sections.setdefault("cost_model", FIXED_COSTS)
     return caddtree.load(recipe, sections, model=model, tokenizer=tokenizer)
 
@@ -109,7 +108,6 @@ def test_the_drafter_was_trained_for_this_target(held):
     decoder = load("demo-chain", held)
 
     assert decoder.drafter.config.target_fingerprint == decoder.target.fingerprint
-    assert profile_key(decoder)["target_fingerprint"] == decoder.target.fingerprint
 
 
 def test_the_pair_is_small_and_free_of_code():
@@ -133,3 +131,4 @@ def test_word_problems_of_held_out_templates_are_answered(held):
     card = (FOLDER / "README.md").read_text()
 
     assert f"{right} of {total}" in card
+    assert right >= 0.8 * total

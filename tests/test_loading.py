@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -117,16 +120,77 @@ def test_ft15_pickled_weights_of_a_target_are_not_opened(tmp_path):
     assert not trace.exists()
 
 
-def test_ft16_code_in_a_target_folder_is_not_run(tmp_path):
-    """FT-16: an architecture that only remote code could provide is refused, nothing is asked, nothing runs."""
-    recipe, trace = write_pair(tmp_path), tmp_path / "trace"
-    path = tmp_path / "target" / "config.json"
-    config = json.loads(path.read_text())
-    config.update(model_type="surprise", auto_map={"AutoConfig": "surprise.C", "AutoModelForCausalLM": "surprise.M"})
-    path.write_text(json.dumps(config))
-    (tmp_path / "target" / "surprise.py").write_text(f"open({str(trace)!r}, 'w')\n")
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
-        caddtree.load(recipe)
+LOAD_AND_RUN = """
+import sys
+import caddtree
+from caddtree.core.errors import CaddtreeError
+for recipe in sys.argv[1:]:
+    try:
+        print(len(caddtree.load(recipe).generate([40, 41], max_new_tokens=4).token_ids))
+    except CaddtreeError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def plant_code(folder, trace, **config):
+    """Put modules that leave a trace into a model folder, and let every config there name them."""
+    for name in ("surprise.py", "dflash.py", "custom_generate/generate.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"open({str(trace)!r}, 'w')\n")
+    classes = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "surprise.X")
+    for path in (folder / "config.json", folder / "tokenizer_config.json", folder / "generation_config.json"):
+        if path.exists():
+            kept = json.loads(path.read_text())
+            names = {"AutoTokenizer": ["surprise.X", "surprise.X"]} if path.stem == "tokenizer_config" else classes
+            path.write_text(json.dumps({**kept, "auto_map": names, **config.get(path.stem, {})}))
+
+
+@pytest.fixture(scope="module")
+def folders_with_code(tmp_path_factory):
+    """Recipes whose model folders carry code, what loading each of them says, and the trace that no one may leave."""
+    root = tmp_path_factory.mktemp("code")
+    trace = root / "trace"
+
+    def pair(name, part="target", text="", **config):
+        recipe = write_pair(root / name)
+        for folder in ("target", "drafter"):
+            plant_code(root / name / folder, trace, **(config if folder == part else {}))
+        recipe.write_text(recipe.read_text().replace(f"model: ./{part}", f"model: ./{part}{text}"))
+        return recipe
+
+    unknown = {"model_type": "surprise", "architectures": ["Surprise"]}
+    recipes = {
+        pair("known"): "4",
+        pair("unknown-target", config=unknown): "CheckpointError",
+        pair("unknown-tokenizer", tokenizer_config={"tokenizer_class": "Surprise"}): "",
+        pair("unknown-drafter", "drafter", config=unknown): "CheckpointError",
+        pair("asking-target", text=", trust_remote_code: true"): "RecipeError",
+        pair("asking-drafter", "drafter", text=", trust_remote_code: true"): "RecipeError",
+    }
+    return recipes, trace
+
+
+@pytest.mark.parametrize("flags", [[], ["-O"]], ids=["plain", "optimised"])
+@pytest.mark.parametrize("stdin", ["closed", "yes"])
+def test_ft16_code_in_model_folders_is_not_run_and_nobody_is_asked(folders_with_code, stdin, flags):
+    """FT-16: target, tokenizer, generation and drafter, whatever the recipe says; no answer on stdin is waited for."""
+    recipes, trace = folders_with_code
+    command = [sys.executable, *flags, "-c", LOAD_AND_RUN, *map(str, recipes)]
+    if stdin == "closed":
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    done = subprocess.run(
+        command,
+        input="y\n" * 99 if stdin == "yes" else None,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    for line, expected in zip(done.stdout.splitlines(), recipes.values(), strict=True):
+        assert line.startswith(expected), line
+    assert "[y/N]" not in done.stdout + done.stderr
     assert not trace.exists()
 
 

@@ -42,7 +42,7 @@ class Profile:
     draft_seconds: NDArray[np.float64] = attrs.field(converter=_floats)  # (contexts,)
     after_seconds: NDArray[np.float64] = attrs.field(converter=_floats)  # (contexts, counts)
     spread_seconds: NDArray[np.float64] = attrs.field(converter=_floats)  # (contexts, counts), half the middle 50 %
-    max_count: int = 0
+    max_count: int
     """Largest count that was asked for; ``counts`` ends earlier where no draft has so many nodes."""
     repeats: int = 0
     """Rounds per cell at most."""
@@ -52,8 +52,9 @@ class Profile:
         for name, grid in (("contexts", self.contexts), ("counts", self.counts)):
             if not grid or list(grid) != sorted(set(grid)) or grid[0] < 0:
                 raise CostModelError(f"profile: {name} must ascend from 0 or more, found {list(grid)}")
-        if self.counts[0] != 0:
-            raise CostModelError(f"profile: counts must begin with 0, found {list(self.counts)}")
+        # one size alone says nothing about others; it is whole only where nothing is ever drafted
+        if self.counts[0] != 0 or (len(self.counts) == 1 and self.max_count > 0):
+            raise CostModelError(f"profile: counts must be 0 and at least one more, found {list(self.counts)}")
         shape = (len(self.contexts), len(self.counts))
         for name, expected in (("draft_seconds", shape[:1]), ("after_seconds", shape), ("spread_seconds", shape)):
             values = getattr(self, name)

@@ -55,9 +55,9 @@ def measure_profile(
         seconds: Time that may pass; when it runs out, cells keep at least three rounds.
         seed: Of the order and of the text.
     """
-    counts = [count for count in COUNTS if count < max_count] + [max_count]
     if decoder.drafter.block_size == 1:
-        counts = [0]  # plain decoding
+        max_count = 0  # plain decoding
+    counts = [count for count in COUNTS if count < max_count] + [max_count]
     usable = usable_contexts(decoder, contexts)
     rng = random.Random(seed)
     with decoder.measuring():

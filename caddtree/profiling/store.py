@@ -70,7 +70,7 @@ def load_or_measure(decoder: Decoder, *, max_count: int = LARGEST_COUNT, renew: 
     """
     key = profile_key(decoder)
     path = profile_path(key)
-    max_count = max(max_count, LARGEST_COUNT)
+    max_count = 0 if decoder.drafter.block_size == 1 else max(max_count, LARGEST_COUNT)
     if not renew:
         kept = _kept(path, key, max_count)
         if kept is not None:

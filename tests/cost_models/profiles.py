@@ -16,6 +16,7 @@ def profile(**changes: Any) -> Profile:
         "draft_seconds": [0.002, 0.004],
         "after_seconds": [[0.010, 0.020, 0.030], [0.020, 0.040, 0.060]],
         "spread_seconds": [[0.0001] * 3] * 2,
+        "max_count": 10,
         "repeats": 5,
         "outlier_share": 0.0,
         **changes,

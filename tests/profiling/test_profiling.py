@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 
+import attrs
 import numpy as np
 import pytest
 import torch
 
+import caddtree
 from caddtree.core.errors import CostModelError
+from caddtree.core.options import GenerationOptions
 from caddtree.core.pipeline import Decoder, Session
+from caddtree.core.profile import RoundSeconds
 from caddtree.core.records import StageSeconds
 from caddtree.core.target import Target
 from caddtree.cost_models.convex import ConvexCostModel
 from caddtree.cost_models.table import TableCostModel
 from caddtree.drafters.dflash import DFlash
+from caddtree.drafters.none import NoDrafter
 from caddtree.profiling import load_or_measure, measure_profile, profile_key, profile_path
 from caddtree.tree_builders.caddtree import CaDDTree
+from caddtree.tree_builders.chain import Chain
+from caddtree.tree_builders.ddtree import DDTree
 from caddtree.verifiers.sdpa import SdpaVerifier
 from tests.drafters.checkpoints import tiny_checkpoint
 from tests.tiny_models import plain_greedy, tiny_model
@@ -32,11 +39,13 @@ def make(tmp_path):
     model = tiny_model()
     folder = tiny_checkpoint(tmp_path / "drafter")
 
-    def build(cost_model=None, *, budget=8, context_limit=None, **drafter):
+    def build(
+        cost_model=None, *, budget=8, builder=None, drafter=None, model=model, context_limit=None, **drafter_options
+    ):
         return Decoder(
             target=Target(model, context_limit=context_limit),
-            drafter=DFlash(model=str(folder), **drafter),
-            tree_builder=CaDDTree(max_node_budget=budget),
+            drafter=drafter or DFlash(model=str(folder), **drafter_options),
+            tree_builder=builder or CaDDTree(max_node_budget=budget),
             verifier=SdpaVerifier(),
             cost_model=cost_model or TableCostModel(),
         )
@@ -48,6 +57,12 @@ def measured(decoder, **options):
     return measure_profile(
         decoder, profile_key(decoder), **{"max_count": 8, "contexts": (32,), "repeats": 2, **options}
     )
+
+
+def quick_profile(decoder, key, max_count):
+    """A profile of a few rounds that says it reaches what was asked for."""
+    found = measure_profile(decoder, key, max_count=4, contexts=(16,), repeats=1)
+    return attrs.evolve(found, max_count=max_count)
 
 
 def test_a_profile_holds_whole_rounds_of_the_asked_counts(make):
@@ -90,9 +105,9 @@ def test_the_first_decode_measures_and_the_second_does_not(make, caplog, monkeyp
     monkeypatch.setattr(
         store,
         "measure_profile",
-        lambda decoder, key, max_count: measure_profile(decoder, key, max_count=4, contexts=(16,), repeats=1),
+        quick_profile,
     )
-    with caplog.at_level(logging.INFO, logger="caddtree"):
+    with caplog.at_level(logging.WARNING, logger="caddtree"):
         decoder = make()
         tokens = list(decoder.generate([1, 2, 3], max_new_tokens=12).token_ids)
         assert profile_path(profile_key(decoder)).exists()
@@ -109,7 +124,7 @@ def test_a_broken_profile_is_rebuilt_with_a_warning(make, caplog, monkeypatch):
     monkeypatch.setattr(
         store,
         "measure_profile",
-        lambda decoder, key, max_count: measure_profile(decoder, key, max_count=4, contexts=(16,), repeats=1),
+        quick_profile,
     )
     decoder = make()
     path = profile_path(profile_key(decoder))
@@ -121,23 +136,78 @@ def test_a_broken_profile_is_rebuilt_with_a_warning(make, caplog, monkeypatch):
     assert found.counts == load_or_measure(decoder).counts
 
 
-@pytest.mark.parametrize("change", ["drafter", "builder", "threads", "context"])
-def test_whatever_changes_the_figures_changes_the_key(make, change):
-    """Another drafter option, budget or thread count is another file; another context limit is not."""
-    base = profile_path(profile_key(make()))
-    if change == "drafter":
-        other = profile_path(profile_key(make(draft_length=2)))
-    elif change == "builder":
-        other = profile_path(profile_key(make(budget=9)))
-    elif change == "threads":
-        threads = torch.get_num_threads()
-        torch.set_num_threads(threads + 1)
-        other = profile_path(profile_key(make()))
-        torch.set_num_threads(threads)
-    else:
-        assert profile_path(profile_key(make(context_limit=100))) == base
-        return
-    assert other != base
+def test_whatever_changes_the_figures_changes_the_key(make, tmp_path, monkeypatch):
+    """Drafter option or weights, target shape, builder kind, dtype, attention, contexts, threads, versions."""
+    keys = [profile_key(make())]
+    keys.append(profile_key(make(draft_length=2)))
+    keys.append(profile_key(make(context_limit=100)))
+    keys.append(profile_key(make(model=tiny_model(intermediate_size=96))))
+    keys.append(profile_key(make(model=tiny_model(dtype=torch.bfloat16))))
+    keys.append(profile_key(make(builder=DDTree(node_budget=8))))
+    tiny_checkpoint(tmp_path / "drafter", seed=7, block_size=5)
+    keys.append(profile_key(make()))
+    monkeypatch.setattr(caddtree, "__version__", "0")
+    keys.append(profile_key(make()))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    keys.append(profile_key(make()))
+    torch.set_num_threads(threads)
+
+    assert len({profile_path(key) for key in keys}) == len(keys)
+
+
+def test_a_smaller_budget_shares_the_profile_and_a_larger_one_is_measured(make, monkeypatch):
+    """``--set tree_builder.max_node_budget=64`` costs no new measurement; neither does another search."""
+    from caddtree.profiling import store
+
+    asked = []
+
+    def counted(decoder, key, max_count):
+        asked.append(max_count)
+        return quick_profile(decoder, key, max_count)
+
+    monkeypatch.setattr(store, "measure_profile", counted)
+    for budget in (256, 64, 8, 512, 300):
+        make(budget=budget).prepare()
+    make(builder=CaDDTree(search="first_stop", objective="price")).prepare()
+
+    assert asked == [256, 512]
+
+
+def test_a_slow_machine_ends_with_fewer_repeats(make, caplog):
+    """No time left: three rounds per cell are kept, and it is said."""
+    with caplog.at_level(logging.INFO, logger="caddtree"):
+        found = measured(make(), repeats=50, seconds=0.0)
+
+    assert found.counts == (0, 1, 2, 4, 8)
+    assert "stopped after 3 rounds per size" in caplog.text
+
+
+@pytest.mark.parametrize(("builder", "counts"), [(Chain(), (0, 1, 2, 4)), (DDTree(node_budget=8), (0, 1, 2, 4, 8))])
+def test_every_builder_can_be_profiled(make, builder, counts):
+    """The chain has as many nodes as the block has slots; what it cannot reach leaves the grid."""
+    assert measured(make(builder=builder)).counts == counts
+
+
+def test_plain_decoding_can_be_profiled_and_priced(make):
+    """Without a drafter there is one size, and the adaptive builder decodes all the same."""
+    decoder = make(drafter=NoDrafter())
+    found = measured(decoder, max_count=64)
+    curves = RoundSeconds(found.contexts, found.draft_seconds, found.counts, found.after_seconds)
+
+    assert found.counts == (0,)
+    assert curves.after_seconds(np.array([0, 5]), 32).tolist() == [found.after_seconds[0, 0]] * 2
+
+
+def test_measuring_is_greedy_whatever_the_decoder_asks_for(make):
+    """A recipe's temperature and stop strings are no part of what a round costs, and are back afterwards."""
+    decoder = make()
+    decoder.options = GenerationOptions(temperature=1.0, max_new_tokens=3)
+    with decoder.measuring():
+        assert decoder.options.temperature == 0
+        assert decoder.options.ignore_eos
+
+    assert decoder.options.temperature == 1.0
 
 
 @pytest.mark.parametrize("kind", [TableCostModel, ConvexCostModel])
@@ -146,9 +216,7 @@ def test_ft18_a_profile_of_another_machine_needs_force(make, tmp_path, kind):
     found = measured(make())
     key = {**found.key, "device": "another processor"}
     path = tmp_path / "foreign.json"
-    type(found)(
-        key, found.contexts, found.counts, found.draft_seconds, found.after_seconds, found.spread_seconds
-    ).write(path)
+    attrs.evolve(found, key=key).write(path)
     with pytest.raises(CostModelError, match=r"another processor.*force"):
         make(kind(path=str(path))).prepare()
     forced = make(kind(path=str(path), force=True))

@@ -93,7 +93,7 @@ def test_the_pair_loads_and_decodes_like_its_target(pair):
     model = AutoModelForCausalLM.from_pretrained(pair[0], dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(pair[0])
     raw = json.loads((pair[0] / "config.json").read_text())
-    fingerprint = target_fingerprint(model.config, tokenizer.backend_tokenizer.to_str().encode())
+    fingerprint = target_fingerprint(model.config, tokenizer)
 
     assert raw["rope_theta"] == raw["rope_parameters"]["rope_theta"] == 10000.0
     assert read_config(pair[1]).target_fingerprint == fingerprint
@@ -132,7 +132,7 @@ def network_and_batch():
     network.load_state_dict(tiny_weights(2, 2))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 60, (2, 9), generator=generator)
-    batch = Batch(tokens, torch.tensor([9, 7]), torch.tensor([[3, 5], [2, 4]]))
+    batch = Batch(0, tokens, torch.tensor([9, 7]), torch.tensor([[3, 5], [2, 4]]))
     return network.eval(), batch, torch.randn(2, 9, 64, generator=generator)
 
 
