@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +22,12 @@ StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimiser steps; t
 @command(train_app)
 def target(folder: FolderOption, steps: StepsOption = None, seed: Annotated[int, typer.Option()] = 0) -> None:
     """Train the small Qwen3 target; a second run goes on from the last checkpoint."""
-    from caddtree.cli.commands import progress
     from caddtree.training.target import TargetTraining, train_target
 
     training = TargetTraining(folder=folder, seed=seed)
     training = training if steps is None else attrs.evolve(training, steps=steps)
-    with progress(training.steps, "training the target", silent=False) as advance:
-        done = train_target(training, lambda step, total, loss: advance())
+    with _steps(training.steps, "training the target") as show:
+        done = train_target(training, show)
     print(f"target written to {done}")
 
 
@@ -38,13 +39,12 @@ def drafter(
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Train a DFlash drafter on the target's own responses; a second run goes on from the last checkpoint."""
-    from caddtree.cli.commands import progress
     from caddtree.training.drafter import DrafterTraining, train_drafter
 
     training = DrafterTraining(target=target_, folder=folder, seed=seed)
     training = training if steps is None else attrs.evolve(training, steps=steps)
-    with progress(training.steps, "training the drafter", silent=False) as advance:
-        done = train_drafter(training, lambda step, total, loss: advance())
+    with _steps(training.steps, "training the drafter") as show:
+        done = train_drafter(training, show)
     print(f"drafter written to {done}")
 
 
@@ -54,3 +54,18 @@ def card(pair: Annotated[Path, typer.Option("--pair", help="Folder with target, 
     from caddtree.training.model_card import write_model_card
 
     print(f"model card written to {write_model_card(pair)}")
+
+
+@contextmanager
+def _steps(total: int, what: str) -> Iterator[Callable[[int, int, float], None]]:
+    """Give a function that shows how far a training is; one that goes on from a checkpoint starts there."""
+    from tqdm import tqdm
+
+    # disable=None: silent where standard error is no terminal
+    with tqdm(total=total, desc=what, disable=None) as bar:
+
+        def show(step: int, _total: int, loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
+            bar.update(step - bar.n)
+
+        yield show

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caddtree.core.errors import InputError
+from caddtree.core.options import SMALLEST_TEMPERATURE
 
 DEFAULT_WIDTH = 16
 """Candidates kept per position before a builder asks for more: enough in nearly every round."""
@@ -49,7 +50,7 @@ class Marginals:
         logits = logits.float()
         if temperature > 0:
             # from the best logit down: a tiny temperature must not overflow it
-            logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+            logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, SMALLEST_TEMPERATURE)
         # on a CPU this takes half the time of logsumexp
         return _best(logits, torch.log_softmax(logits, dim=-1), width)
 

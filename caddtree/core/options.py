@@ -9,6 +9,9 @@ import attrs
 
 from caddtree.core.errors import InputError
 
+SMALLEST_TEMPERATURE = 1e-37
+"""Scores are float32: a smaller temperature would be rounded to 0. The text is greedy from far above on."""
+
 
 def _number(minimum: float, maximum: float, *, above: bool = False) -> Any:
     """Return a validator: a real number (bool is none) in ``[minimum, maximum]``, or above ``minimum``."""

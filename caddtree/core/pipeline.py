@@ -198,6 +198,8 @@ class Decoder:
                 f"the prompt's {num_prompt} tokens and max_new_tokens {wanted} make {num_prompt + wanted}, "
                 f"but the context is {limit}; ask for at most {limit - num_prompt}"
             )
+        if num_prompt + wanted > limit:
+            logger.info("the context of %d leaves room for %d new tokens, not %d", limit, limit - num_prompt, wanted)
         return min(wanted, limit - num_prompt)
 
 

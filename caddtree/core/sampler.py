@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from caddtree.core.options import GenerationOptions
+from caddtree.core.options import SMALLEST_TEMPERATURE, GenerationOptions
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -88,7 +88,7 @@ class Sampler:
                 scores = processor(tokens, scores)
         if self.temperature > 0:
             # from the best score down: a tiny temperature must not overflow it
-            scores = (scores - scores.amax(dim=-1, keepdim=True)) / self.temperature
+            scores = (scores - scores.amax(dim=-1, keepdim=True)) / max(self.temperature, SMALLEST_TEMPERATURE)
             if self.top_k is not None:
                 scores = keep_top_k(scores, self.top_k)
             if self.top_p is not None and self.top_p < 1:

@@ -44,7 +44,7 @@ class DrafterTraining:
     """Folder of the finished target."""
     folder: Path = attrs.field(converter=Path)
     """Where responses, checkpoints and the finished drafter go."""
-    steps: int = attrs.field(default=6000, validator=[instance_of(int), ge(1)])
+    steps: int = attrs.field(default=5000, validator=[instance_of(int), ge(1)])
     group_size: int = attrs.field(default=6, validator=[instance_of(int), ge(1)])
     """Sequences of similar length that go through together."""
     groups_per_step: int = attrs.field(default=3, validator=[instance_of(int), ge(1)])
@@ -282,6 +282,7 @@ def _responses(options: DrafterTraining, model: Any, tokenizer: Any) -> Response
         return ResponseSet(found["tokens"], found["starts"], found["prompt_lengths"])
     sequences: list[tuple[int, list[int]]] = []
     for number, (domain, count) in enumerate(options.responses.items()):
+        logger.info("%s: the target answers %d prompts, which takes minutes", domain, count)
         prompts = training_prompts(domain, tokenizer, count, seed=options.seed + 1000 + number)
         num_sampled = round(options.sampled_share * count)
         for part, temperature in ((prompts[num_sampled:], 0.0), (prompts[:num_sampled], 0.7)):
@@ -294,7 +295,6 @@ def _responses(options: DrafterTraining, model: Any, tokenizer: Any) -> Response
             for _, response in respond(model, part, settings):
                 if len(response.tokens) >= 2:
                     sequences.append((len(response.prompt), [*response.prompt, *response.tokens]))
-        logger.info("%s: %d prompts answered", domain, count)
     starts = np.cumsum([0] + [len(tokens) for _, tokens in sequences])
     flat = np.concatenate([np.array(tokens, dtype=np.int32) for _, tokens in sequences])
     result = ResponseSet(flat, starts, np.array([length for length, _ in sequences], dtype=np.int64))
