@@ -203,9 +203,12 @@ def test_ft13_a_pair_that_cannot_work_is_refused_with_both_values(model, tmp_pat
 
 
 def test_ft13_vocabularies_that_differ_by_padding_are_accepted(model, tmp_path):
-    """FT-13: both round up to the same whole 128s."""
+    """FT-13: every token of the tokenizer has a row in both tables; without a tokenizer nobody can tell."""
     folder = tiny_checkpoint(tmp_path, vocab_size=128)
-    DFlash(model=str(folder)).bind(Target(model))
+    DFlash(model=str(folder)).bind(Target(model, num_tokens=61))
+    for num_tokens in (None, 62):
+        with pytest.raises(CompatibilityError, match=r"is 128, but the target's is 61.*padding"):
+            DFlash(model=str(folder)).bind(Target(model, num_tokens=num_tokens))
 
 
 def test_ft13_a_draft_longer_than_the_block_is_refused(model, tmp_path):
