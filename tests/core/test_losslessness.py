@@ -124,9 +124,10 @@ class Oracle:
         return default_registry().create("drafter", name, {})
 
 
-@pytest.fixture(scope="module", params=["qwen3", "mistral"])
+@pytest.fixture(scope="module", params=[("qwen3", 2), ("mistral", 1)], ids=["qwen3", "mistral"])
 def oracle(request):
-    model = tiny_model(request.param, seed=5, num_hidden_layers=2)
+    family, num_layers = request.param
+    model = tiny_model(family, seed=5, num_hidden_layers=num_layers)
     truth, next_logits = {}, {}
     for length in LENGTHS:
         # one batch of prompts of one length: nothing is padded
