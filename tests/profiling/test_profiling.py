@@ -69,7 +69,7 @@ def test_a_profile_holds_whole_rounds_of_the_asked_counts(make):
     """Every count of the grid, 0 and the largest included, positive seconds."""
     found = measured(make(), contexts=(16, 64))
 
-    assert found.counts == (0, 1, 2, 4, 8)
+    assert found.counts == (0, 1, 2, 3, 5, 7, 8)
     assert found.contexts == (16, 64)
     assert (found.after_seconds > 0).all()
     assert (found.draft_seconds > 0).all()
@@ -179,11 +179,11 @@ def test_a_slow_machine_ends_with_fewer_repeats(make, caplog):
     with caplog.at_level(logging.INFO, logger="caddtree"):
         found = measured(make(), repeats=50, seconds=0.0)
 
-    assert found.counts == (0, 1, 2, 4, 8)
+    assert found.counts == (0, 1, 2, 3, 5, 7, 8)
     assert "stopped after 3 rounds per size" in caplog.text
 
 
-@pytest.mark.parametrize(("builder", "counts"), [(Chain(), (0, 1, 2, 4)), (DDTree(node_budget=8), (0, 1, 2, 4, 8))])
+@pytest.mark.parametrize(("builder", "counts"), [(Chain(), (0, 1, 2, 3, 5)), (DDTree(node_budget=8), (0, 1, 2, 3, 5, 7, 8))])
 def test_every_builder_can_be_profiled(make, builder, counts):
     """The chain has as many nodes as the block has slots; what it cannot reach leaves the grid."""
     assert measured(make(builder=builder)).counts == counts
