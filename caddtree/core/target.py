@@ -16,6 +16,7 @@ from caddtree.core.attention_mask import MaskFormat, Masks
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError
 from caddtree.core.kv_cache import TreeCache
+from caddtree.kernels.linear import FastLinears
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Target:
         self._taps: list[Any] = []
         self._tapped: list[Tensor] | None = None
         self._tapped_layers: tuple[int, ...] = ()
+        self._linears = FastLinears(model)
         self._check_head()
 
     @property
@@ -125,7 +127,8 @@ class Target:
 
     def head_logits(self, hidden: Tensor) -> Tensor:
         """Return logits ``(rows, vocabulary)`` of normed hidden states, with the family's own scaling."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        with self._linears:
+            logits: Tensor = self.model.get_output_embeddings()(hidden)
         if divisor := getattr(self.config, "logits_scaling", None):
             logits = logits / divisor
         if (factor := getattr(self.config, "logit_scale", None)) is not None:
@@ -136,6 +139,7 @@ class Target:
 
     def start(self, capacity: int) -> TargetState:
         """Return the state of a new sequence with room for ``capacity`` KV rows; it grows when needed."""
+        self._linears.refresh()
         return TargetState(TreeCache(self.num_layers, capacity))
 
     @torch.inference_mode()
@@ -197,13 +201,14 @@ class Target:
             masks = self.mask_format.build(visible, depths, length, self.dtype)
         self._tapped = []
         try:
-            output = self._decoder(
-                input_ids=tokens[None],
-                position_ids=(length + depths)[None],
-                attention_mask=masks,
-                past_key_values=state.cache,
-                use_cache=True,
-            )
+            with self._linears:
+                output = self._decoder(
+                    input_ids=tokens[None],
+                    position_ids=(length + depths)[None],
+                    attention_mask=masks,
+                    past_key_values=state.cache,
+                    use_cache=True,
+                )
             state.features = torch.cat(self._tapped, dim=-1)[0] if self._tapped else None
         finally:
             self._tapped = None
@@ -219,8 +224,10 @@ class Target:
     def _check_head(self) -> None:
         """Refuse a family whose head does more than :meth:`head_logits` knows of."""
         tokens = torch.arange(min(4, self.vocabulary_size), device=self.device)
-        expected = self.model(tokens[None], use_cache=False).logits[0]
-        found = self.head_logits(self._decoder(tokens[None], use_cache=False).last_hidden_state[0])
+        with self._linears:
+            expected = self.model(tokens[None], use_cache=False).logits[0]
+            hidden = self._decoder(tokens[None], use_cache=False).last_hidden_state[0]
+        found = self.head_logits(hidden)
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True):
             raise CompatibilityError(
                 f"target: the logits of {type(self.model).__name__} are not its output head applied to its "

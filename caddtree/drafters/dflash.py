@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import torch
 from attrs.validators import ge, in_, instance_of, optional
-from torch import Tensor
+from torch import Tensor, nn
 
 from caddtree.core.errors import CompatibilityError
 from caddtree.core.marginals import DEFAULT_WIDTH, Marginals
@@ -20,6 +20,7 @@ from caddtree.core.protocols import DraftRequest
 from caddtree.core.target import Target
 from caddtree.drafters import dflash_checkpoint
 from caddtree.drafters.dflash_network import DFlashConfig, DFlashNetwork
+from caddtree.kernels.linear import FastLinears
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class DFlash:
     _folder: Path | None = attrs.field(default=None, init=False)
     _network: DFlashNetwork | None = attrs.field(default=None, init=False)
     _target: Target | None = attrs.field(default=None, init=False)
+    _linears: FastLinears = attrs.field(factory=lambda: FastLinears(nn.Module()), init=False)
 
     @property
     def config(self) -> DFlashConfig:
@@ -90,6 +92,7 @@ class DFlash:
         assert self._folder is not None
         dtype = target.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         self._network = dflash_checkpoint.load_network(self._folder, config, dtype, target.device)
+        self._linears = FastLinears(self._network)
         self._target = target
         logger.info("%s", dflash_checkpoint.describe(config))
         self._self_check(target)
@@ -143,7 +146,8 @@ class DFlash:
             for keys, values in zip(state.keys, state.values, strict=True)
         ]
         masks = [self._mask(layer, state.length) for layer in range(config.num_layers)]
-        hidden: Tensor = network(block[None], positions, context, masks)
+        with self._linears:
+            hidden: Tensor = network(block[None], positions, context, masks)
         return hidden[0]
 
     def _mask(self, layer: int, length: int) -> Tensor | None:
@@ -162,10 +166,12 @@ class DFlash:
         network, target = self._bound()
         raw = torch.cat(state.waiting) if len(state.waiting) > 1 else state.waiting[0]
         state.waiting.clear()
-        features = network.context_features(raw.to(network.norm.weight.dtype)[None])
         start, end = state.length, state.length + len(raw)
         positions = torch.arange(start, end, device=target.device)
-        for layer, (keys, values) in enumerate(network.context_keys_values(features, positions)):
+        with self._linears:
+            features = network.context_features(raw.to(network.norm.weight.dtype)[None])
+            projected = network.context_keys_values(features, positions)
+        for layer, (keys, values) in enumerate(projected):
             if len(state.keys) <= layer:
                 capacity = max(_INITIAL_ROWS, end)
                 state.keys.append(keys.new_zeros((1, keys.shape[1], capacity, keys.shape[3])))

@@ -500,7 +500,8 @@ def cancelled_text(decoder, prompt, way, forwards, last):
 def tensor_bytes():
     """Storage behind all tensors that Python still knows."""
     gc.collect()
-    alive = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    # packed weights have no storage of their own to look at; they belong to the decoder, which stays
+    alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor) and o.layout == torch.strided]
     return sum({item.untyped_storage().data_ptr(): item.untyped_storage().nbytes() for item in alive}.values())
 
 
