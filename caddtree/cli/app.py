@@ -70,8 +70,8 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
                 if os.environ.get("CADDTREE_DEBUG"):
                     raise
                 print(f"error: {_one_line(error)}", file=sys.stderr)
-                # a file or folder that cannot be used is the user's to mend, as wrong input is
-                is_fault = isinstance(error, _FAULTS) or not isinstance(error, CaddtreeError | OSError)
+                # a file that cannot be used, or bytes that are no text, are the user's to mend, as wrong input is
+                is_fault = isinstance(error, _FAULTS) or not isinstance(error, CaddtreeError | OSError | UnicodeError)
                 raise typer.Exit(EXIT_RUN_FAULT if is_fault else EXIT_USER_ERROR) from error
 
         for group in groups or (app,):
@@ -84,7 +84,7 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
 def _one_line(error: Exception) -> str:
     if isinstance(error, CaddtreeError):
         return str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | UnicodeError):
         return str(error).splitlines()[0]
     return f"{type(error).__name__}: {error}; caddtree --debug COMMAND shows where"
 
@@ -98,11 +98,26 @@ def main() -> None:
     app()
 
 
+class _Once(logging.Filter):
+    """Let every message through once: several recipes of one command load the same drafter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
+
+
 def _set_up_logging() -> None:
     if logging.getLogger("caddtree").handlers:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_Once())
     root = logging.getLogger("caddtree")
     root.addHandler(handler)
     root.setLevel(os.environ.get("CADDTREE_LOG", "INFO").upper())

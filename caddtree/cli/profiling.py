@@ -44,4 +44,6 @@ def profile(
         ]
         table.add_row(str(count), *cells)
     print_table(table)
-    print(f"kept in {profile_path(dict(measured.key))}")
+    kept = profile_path(dict(measured.key))
+    if kept.exists():  # a folder that cannot be written was warned about
+        print(f"kept in {kept}")

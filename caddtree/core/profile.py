@@ -109,8 +109,11 @@ class Profile:
         """Write the profile; the file is there whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(self.to_json() + "\n", encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(self.to_json() + "\n", encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read_profile(path: Path) -> Profile:

@@ -23,8 +23,8 @@ class Acceptance:
     @property
     def given_reached(self) -> tuple[float, ...]:
         """Share of the rounds that accepted depth d among those that accepted depth d - 1."""
-        before = (1.0, *self.reached[:-1])
-        return tuple(share / above if above else 0.0 for share, above in zip(self.reached, before, strict=True))
+        before = (1.0, *self.reached)  # one longer: nothing comes after the deepest
+        return tuple(share / above if above else 0.0 for share, above in zip(self.reached, before, strict=False))
 
 
 def acceptance(generations: Sequence[Generation]) -> Acceptance:

@@ -89,7 +89,7 @@ def train_target(options: TargetTraining, progress: Progress | None = None) -> P
             progress(step + 1, options.steps, float(loss.detach()))
         if (step + 1) % options.checkpoint_every == 0:
             save_checkpoint(checkpoint, optimizers, step + 1)
-            logger.info("step %d, loss %.4f, %.0f s", step + 1, loss, time.perf_counter() - started)
+            logger.info("step %d, loss %.4f, %.0f s", step + 1, float(loss.detach()), time.perf_counter() - started)
     write_target(folder / "target", model, tokenizer)
     return folder / "target"
 

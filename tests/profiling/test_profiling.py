@@ -183,7 +183,9 @@ def test_a_slow_machine_ends_with_fewer_repeats(make, caplog):
     assert "stopped after 3 rounds per size" in caplog.text
 
 
-@pytest.mark.parametrize(("builder", "counts"), [(Chain(), (0, 1, 2, 3, 5)), (DDTree(node_budget=8), (0, 1, 2, 3, 5, 7, 8))])
+@pytest.mark.parametrize(
+    ("builder", "counts"), [(Chain(), (0, 1, 2, 3, 5)), (DDTree(node_budget=8), (0, 1, 2, 3, 5, 7, 8))]
+)
 def test_every_builder_can_be_profiled(make, builder, counts):
     """The chain has as many nodes as the block has slots; what it cannot reach leaves the grid."""
     assert measured(make(builder=builder)).counts == counts
