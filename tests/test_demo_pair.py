@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import caddtree
+from caddtree.experiments.acceptance import tau_over_rounds
 from caddtree.experiments.prompts import read_prompts
 from caddtree.loading import load_model
 from caddtree.training.reasoning import stated_answer
@@ -38,14 +39,19 @@ def load(recipe, held, **sections):
     return caddtree.load(recipe, sections, model=model, tokenizer=tokenizer)
 
 
-@pytest.fixture(scope="module")
-def outputs(held):
+def decode_all(held):
+    """Every shipped recipe on the nine demo prompts."""
     records = read_prompts(FOLDER / "prompts" / "demo.jsonl")
     found = {}
     for recipe in RECIPES:
         decoder = load(recipe, held)
         found[recipe] = [decoder.generate(record.prompt, max_new_tokens=40) for record in records]
     return found
+
+
+@pytest.fixture(scope="module")
+def outputs(held):
+    return decode_all(held)
 
 
 def test_l01_every_recipe_says_what_plain_decoding_says(outputs):
@@ -75,19 +81,12 @@ def test_l14_acceptance_is_what_it_was(outputs):
     """Mean acceptance length per recipe within 2 % of the recorded one: the alarm for a drafter gone subtly wrong."""
     reference = json.loads(REFERENCE.read_text())
     for recipe in RECIPES:
-        rounds = [round_ for generation in outputs[recipe] for round_ in generation.rounds]
-        tau = sum(len(round_.tokens) for round_ in rounds) / len(rounds)
-
-        assert tau == pytest.approx(reference[recipe], rel=0.02)
+        assert tau_over_rounds(outputs[recipe]) == pytest.approx(reference[recipe], rel=0.02)
 
 
 def test_speculation_is_accepted(outputs):
     """A tree beats the chain, the chain beats nothing."""
-    tau = {
-        recipe: sum(len(r.tokens) for g in outputs[recipe] for r in g.rounds)
-        / sum(len(g.rounds) for g in outputs[recipe])
-        for recipe in RECIPES
-    }
+    tau = {recipe: tau_over_rounds(outputs[recipe]) for recipe in RECIPES}
 
     assert tau["demo-plain"] == 1.0
     assert tau["demo-chain"] > 1.5

@@ -9,6 +9,7 @@ import typer
 
 from caddtree.cli.app import command
 from caddtree.cli.options import JsonOption, RecipeOption, SetOption
+from caddtree.core.errors import InputError
 
 
 @command()
@@ -25,6 +26,11 @@ def profile(
     from caddtree.loading import load
     from caddtree.profiling import load_or_measure, profile_path
 
+    if output is not None:
+        # before the measurement, which takes a minute
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            raise InputError(f"--output {output}: Is a directory; name a file")
     decoder = load(recipe, sets=set_ or ())
     # measuring drives rounds of a given size; the decoder's own cost model is not asked
     measured = load_or_measure(decoder, max_count=getattr(decoder.tree_builder, "max_node_budget", 0), renew=True)
@@ -45,5 +51,6 @@ def profile(
         table.add_row(str(count), *cells)
     print_table(table)
     kept = profile_path(dict(measured.key))
-    if kept.exists():  # a folder that cannot be written was warned about
+    # a folder that cannot be written was warned about; an older profile may lie there
+    if kept.exists() and kept.read_text(encoding="utf-8").strip() == measured.to_json():
         print(f"kept in {kept}")

@@ -43,5 +43,11 @@ def acceptance(generations: Sequence[Generation]) -> Acceptance:
     )
 
 
+def tau_over_rounds(generations: Sequence[Generation]) -> float:
+    """Return the tokens gained per round over every round of all generations; 0 without a round."""
+    gained = [len(round_.tokens) for generation in generations for round_ in generation.rounds]
+    return statistics.fmean(gained) if gained else 0.0
+
+
 def _share_at_least(rounds: Sequence[Round], depth: int) -> float:
     return sum(round_.num_accepted >= depth for round_ in rounds) / len(rounds)

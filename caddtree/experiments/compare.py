@@ -16,6 +16,7 @@ import torch
 from caddtree.core.errors import InputError
 from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Generation
+from caddtree.experiments.acceptance import tau_over_rounds
 from caddtree.experiments.prompts import PromptRecord
 
 
@@ -50,8 +51,7 @@ class VariantResult:
     @property
     def mean_acceptance_length(self) -> float:
         """Tau over all rounds of all prompts."""
-        rounds = [round_ for generation in self.generations for round_ in generation.rounds]
-        return statistics.fmean(len(round_.tokens) for round_ in rounds) if rounds else 0.0
+        return tau_over_rounds(self.generations)
 
     @property
     def mean_node_budget(self) -> float:

@@ -105,9 +105,9 @@ def train_drafter(options: DrafterTraining, progress: Progress | None = None) ->
     """Train a drafter, or go on from its last checkpoint; return the folder of the finished one."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    options.folder.mkdir(parents=True, exist_ok=True)
     if not (options.target / "config.json").is_file():
         raise CheckpointError(f"{options.target}: no config.json there; give the folder of a finished target")
+    options.folder.mkdir(parents=True, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(options.target, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(
         options.target, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
