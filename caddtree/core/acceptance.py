@@ -59,25 +59,36 @@ class MatchChoice:
 
     def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
         """Return the accepted path and the target's choices along it."""
-        best, argmax = logits.max(dim=-1)
-        check_finite(best, context_length)
+        choose = _argmax_choices(logits, context_length)
         tokens, parents = tree.tokens.tolist(), tree.parents.tolist()
-        # host sync: all choices in one read, of which the walk needs few
-        choices = argmax.tolist() if self.sampler.is_argmax else None
         node, path, chosen = 0, [0], []
         while True:
-            if choices is not None:
-                choice = choices[node]
+            if self.sampler.is_argmax:
+                choice = choose(node)
             else:
                 prefix = [*self.prefix, *(tokens[index] for index in path[1:])] if self.sampler.processors else ()
                 choice = self.sampler.choose(logits[node], context_length + len(path) - 1, prefix)
             chosen.append(choice)
-            if choices is None and self.is_last is not None and self.is_last(chosen):
+            if self.is_last is not None and not self.sampler.is_argmax and self.is_last(chosen):
                 return Walk(tuple(path), tuple(chosen))
             node = _child(tokens, parents, node, choice)
             if node == 0:
                 return Walk(tuple(path), tuple(chosen))
             path.append(node)
+
+
+def _argmax_choices(logits: Tensor, context_length: int) -> Callable[[int], int]:
+    """Return the arg-max of a row by its index, after a check of all rows; of equal logits the lowest id wins."""
+    if logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.float64):
+        # few rows are walked, and NumPy finds the maxima several times as fast: 25 us instead of 90 at 17 x 4,096
+        rows = logits.numpy()
+        check_finite(torch.from_numpy(rows.max(axis=1)), context_length)
+        return lambda node: int(rows[node].argmax())
+    best, argmax = logits.max(dim=-1)
+    check_finite(best, context_length)
+    # host sync: all choices in one read, of which the walk needs few
+    choices: list[int] = argmax.tolist()
+    return choices.__getitem__
 
 
 def check_finite(best: Tensor, context_length: int) -> None:

@@ -67,6 +67,11 @@ class MaskFormat:
             ``(1, 1, nodes, length + nodes)`` per layer type, or one for all.
         """
         num_nodes = len(depths)
+        if self.is_additive and self.window is None:
+            # the common case on a CPU: one allocation, one fill of the tail
+            mask = torch.zeros(1, 1, num_nodes, length + num_nodes, dtype=dtype, device=depths.device)
+            mask[0, 0, :, length:].masked_fill_(~visible, torch.finfo(dtype).min)
+            return mask if self.layer_types is None else dict.fromkeys(self.layer_types, mask)
         full = visible.new_ones((num_nodes, length + num_nodes))
         full[:, length:] = visible
         sliding = full

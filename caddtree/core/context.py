@@ -23,6 +23,8 @@ class RoundContext:
     """Positions that the target can take."""
     temperature: float = 0.0
     cost_model: CostModel | None = None
+    stop_tokens: frozenset[int] = frozenset()
+    """Tokens that end the text: nodes behind one cannot be used."""
     candidate_counts: tuple[int, ...] | None = None
     """Draft-node counts that the runtime runs without padding; None means all."""
     round_index: int = 0

@@ -116,8 +116,7 @@ class DraftTree:
         if ((tokens < 0) | (tokens >= vocabulary_size)).any():
             token = tokens[np.argmax((tokens < 0) | (tokens >= vocabulary_size))]
             raise TreeError(f"draft tokens must lie in 0..{vocabulary_size - 1}, found {token}")
-        keys = parents[1:] * np.int64(vocabulary_size) + tokens[1:]
-        if len(np.unique(keys)) != len(keys):
+        if len(set(zip(parents.tolist(), tokens.tolist(), strict=True))) != len(tokens):
             raise TreeError("two children of one node carry the same token; each may be drafted once")
 
 

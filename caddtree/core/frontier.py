@@ -7,6 +7,7 @@ heaviest ``n`` prefixes are a tree for every ``n``. Ranking is done here; where 
 from __future__ import annotations
 
 from functools import lru_cache
+from heapq import heappop, heappush, heapreplace
 
 import attrs
 import numpy as np
@@ -17,8 +18,12 @@ from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import InputError
 from caddtree.core.marginals import LARGEST_LOG_PROB, Marginals
 
+_NOTHING = float("-inf")
 _WIDENING = 4
 """A selection costs far more than wider rows do, so a width that binds grows in few large steps."""
+
+_HEAP_NODES = 64
+"""Up to here a heap is faster: about 1.5 us a node, where the levels of a block cost 150 us whatever their size."""
 
 _Level = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Nodes of one depth by weight: the place of the parent one depth up, the rank, the log-weight."""
@@ -52,7 +57,7 @@ class Frontier:
         return phi
 
 
-def heaviest_prefixes(marginals: Marginals, max_nodes: int) -> Frontier:
+def heaviest_prefixes(marginals: Marginals, max_nodes: int, stop_tokens: frozenset[int] = frozenset()) -> Frontier:
     """Return the ``max_nodes`` heaviest prefixes, or all of them where there are fewer.
 
     The marginals are widened as long as a candidate beyond their width could still matter, so the result does
@@ -62,18 +67,22 @@ def heaviest_prefixes(marginals: Marginals, max_nodes: int) -> Frontier:
     Args:
         marginals: Candidates of the block; clip them first where the tree must be shallower.
         max_nodes: Upper bound on the nodes returned, at least 0.
+        stop_tokens: Tokens that end the text; a prefix may end with one but does not go on behind it.
 
     Raises:
         InputError: If a row of the marginals is not ordered best first.
 
-    Source: DDTree, arXiv:2604.12989, level by level instead of by its heap: at each depth keep the heaviest of
-    (kept parents) x (candidates); the pair of the i-th parent and the j-th candidate, counted from 1, has
-    ``i * j - 1`` others before it.
+    Source: DDTree, arXiv:2604.12989: by its heap for few nodes, level by level for many. At each depth the second form
+    keeps the heaviest of (kept parents) x (candidates); the pair of the i-th parent and the j-th candidate, counted
+    from 1, has ``i * j - 1`` others before it.
     """
     # the lightest finite number: a candidate of probability 0 is below it
     cut = np.finfo(np.float32).min
     while True:
-        frontier = _rank(marginals, max_nodes, cut)
+        if max_nodes <= _HEAP_NODES:
+            frontier = _rank_by_heap(marginals, max_nodes, stop_tokens)
+        else:
+            frontier = _rank_by_level(marginals, max_nodes, stop_tokens, cut)
         width = marginals.width
         # the next sibling of a node of the last rank would weigh at most as much as that node and come after it:
         # it can only displace nodes behind it
@@ -88,16 +97,19 @@ def heaviest_prefixes(marginals: Marginals, max_nodes: int) -> Frontier:
             cut = frontier.log_weights[-1]
 
 
-def argmax_chain(marginals: Marginals) -> Frontier:
+def argmax_chain(marginals: Marginals, stop_tokens: frozenset[int] = frozenset()) -> Frontier:
     """Return the likeliest candidate of every position as one path, up to the first row without a usable number.
+
+    It ends with the first token of ``stop_tokens``.
 
     Source: DFlash, arXiv:2602.06036.
     """
     best = Marginals(marginals.tokens[:, :1], marginals.log_probs[:, :1])
     # host sync: one number per position
     log_probs = _usable_rows(best.log_probs.float().cpu().numpy()).ravel()
-    depths = np.arange(1, len(log_probs) + 1)
-    tokens = best.tokens.cpu().numpy().ravel()[: len(depths)]
+    tokens = best.tokens.cpu().numpy().ravel()[: len(log_probs)]
+    length = next((place for place, token in enumerate(tokens.tolist(), 1) if token in stop_tokens), len(tokens))
+    log_probs, tokens, depths = log_probs[:length], tokens[:length], np.arange(1, length + 1)
     # cumsum adds one depth after the other in float32, as every weight is defined
     return Frontier(depths - 1, depths, np.zeros_like(depths), tokens, log_probs.cumsum(), best)
 
@@ -115,7 +127,13 @@ def tree_from_selection(root_token: int, frontier: Frontier, count: int) -> Draf
     is_spine = np.empty(count, bool)
     is_spine[0] = True
     np.greater(deepest[1:], deepest[:-1], out=is_spine[1:])
-    order = np.concatenate((np.flatnonzero(is_spine), np.flatnonzero(~is_spine)))
+    spine = np.flatnonzero(is_spine)
+    # behind a token that ends the text the first of a depth belongs to another branch
+    follows = frontier.parents[spine[1:]] == spine[:-1] + 1
+    if not follows.all():
+        is_spine[spine[int(follows.argmin()) + 1 :]] = False
+        spine = np.flatnonzero(is_spine)
+    order = np.concatenate((spine, np.flatnonzero(~is_spine)))
     number = np.zeros(count + 1, np.int64)
     number[order + 1] = np.arange(1, count + 1)
 
@@ -147,14 +165,53 @@ def _usable_rows(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
     return usable
 
 
-def _rank(marginals: Marginals, max_nodes: int, cut: np.float32) -> Frontier:
+def _rank_by_heap(marginals: Marginals, max_nodes: int, stop_tokens: frozenset[int]) -> Frontier:
+    """Return the heaviest prefixes within the width: pop the heaviest, push its next sibling and its first child."""
+    # host sync: narrow marginals are all that leaves the device
+    usable = _usable_rows(marginals.log_probs.float().cpu().numpy())
+    rows, candidates = usable.tolist(), marginals.tokens.tolist()
+    num_rows, width = len(rows), marginals.width
+    # by number: the root is 0
+    weights, parents, depths, ranks, tokens = [0.0], [], [], [], []
+    # equal weights go by depth, then by the parent's number, then by rank
+    heap = [(-rows[0][0], 1, 0, 0)] if num_rows and max_nodes else []
+    while heap:
+        weight, depth, parent, rank = heap[0]
+        parents.append(parent)
+        depths.append(depth)
+        ranks.append(rank)
+        tokens.append(candidates[depth - 1][rank])
+        weights.append(-weight)
+        if len(parents) == max_nodes:
+            break
+        row = rows[depth - 1]
+        # two float32 added in float64 and rounded are their float32 sum
+        if rank + 1 < width and row[rank + 1] > _NOTHING:
+            heapreplace(heap, (-float(np.float32(weights[parent] + row[rank + 1])), depth, parent, rank + 1))
+        else:
+            heappop(heap)
+        if depth < num_rows and tokens[-1] not in stop_tokens:
+            heappush(heap, (-float(np.float32(rows[depth][0] - weight)), depth + 1, len(parents), 0))
+    return Frontier(
+        np.array(parents, np.int64),
+        np.array(depths, np.int64),
+        np.array(ranks, np.int64),
+        np.array(tokens, np.int64),
+        np.array(weights[1:], np.float32),
+        marginals,
+    )
+
+
+def _rank_by_level(marginals: Marginals, max_nodes: int, stop_tokens: frozenset[int], cut: np.float32) -> Frontier:
     """Return the heaviest prefixes within the width; ``cut`` bounds the last one from below."""
     # host sync: narrow marginals are all that leaves the device
     log_probs = _usable_rows(marginals.log_probs.float().cpu().numpy())
+    tokens, stops = marginals.tokens.cpu().numpy(), np.array(sorted(stop_tokens), np.int64)
     levels: list[_Level] = []
     weights, pool = np.zeros(1, np.float32), np.zeros(0, np.float32)
+    places = np.zeros(1, np.int64)  # of the nodes that may have children, among all of their depth
     pair_parents, pair_ranks, pair_starts = _pairs(max_nodes, marginals.width)
-    for row in log_probs:
+    for depth, row in enumerate(log_probs):
         # parents are ordered by weight: those whose best child is too light are a tail
         num_parents = int(np.count_nonzero(weights + row[0] >= cut))
         num_pairs = pair_starts[min(num_parents, max_nodes)]
@@ -165,14 +222,18 @@ def _rank(marginals: Marginals, max_nodes: int, cut: np.float32) -> Frontier:
         kept = kept[(-sums[kept]).argsort(kind="stable")[:max_nodes]]
         if len(kept) == 0:
             break
-        weights = sums[kept]
-        levels.append((parents[kept], ranks[kept], weights))
+        weights, ranks = sums[kept], ranks[kept]
+        levels.append((places[parents[kept]], ranks, weights))
         pool = np.concatenate((pool, weights))
         if len(pool) >= max_nodes:
             # a prefix lighter than max_nodes others, found so far, cannot be chosen, nor can its descendants
             pool.partition(len(pool) - max_nodes)
             pool = pool[len(pool) - max_nodes :]
             cut = max(cut, pool[0])
+        places = np.arange(len(weights))
+        if len(stops):
+            places = places[~np.isin(tokens[depth, ranks], stops)]
+            weights = weights[places]
     return _merge(levels, marginals, max_nodes)
 
 

@@ -306,6 +306,7 @@ class Session:
             position_limit=self.decoder.target.position_limit,
             temperature=self.options.temperature,
             cost_model=self.decoder.cost_model,
+            stop_tokens=self._stop_tokens,
             candidate_counts=candidate_counts,
             round_index=len(self.rounds),
             tokens_per_second=self.decoder.speed.tokens_per_second,

@@ -165,28 +165,39 @@ class RoundSeconds:
         every = np.arange(counts[-1] + 1)
         self._after = np.stack([np.interp(every, counts, row) for row in after])
         self._told = False
+        # asked several times in a round, always at one context
+        self._known: tuple[int, float, NDArray[np.float64], float] | None = None
 
     def draft_seconds(self, context_length: int) -> float:
         """Return the seconds before the choice."""
-        low, high, share = self._between(context_length)
-        return max(0.0, float(self._draft[low] + share * (self._draft[high] - self._draft[low])))
+        return self._at(context_length)[1]
 
     def after_seconds(self, counts: NDArray[np.int64], context_length: int) -> NDArray[np.float64]:
         """Return the seconds after the choice for every count."""
+        _, _, curve, slope = self._at(context_length)
+        last = len(curve) - 1
+        if len(counts) == 0 or int(counts.max()) <= last:
+            return np.asarray(curve[counts])
+        beyond = np.maximum(counts - last, 0) * slope
+        return np.asarray(curve[np.minimum(counts, last)] + beyond)
+
+    def _at(self, context_length: int) -> tuple[int, float, NDArray[np.float64], float]:
+        """Return the context, the seconds of drafting, the curve over counts, and its slope beyond the last."""
+        if self._known is None or self._known[0] != context_length:
+            self._known = self._interpolated(context_length)
+        return self._known
+
+    def _interpolated(self, context_length: int) -> tuple[int, float, NDArray[np.float64], float]:
         low, high, share = self._between(context_length)
-        inside = 0.0 <= share <= 1.0
-        last = self._after.shape[1] - 1
+        draft = max(0.0, float(self._draft[low] + share * (self._draft[high] - self._draft[low])))
         near = high if share > 1.0 else low
-        if inside:
+        if 0.0 <= share <= 1.0:
             curve = self._after[low] + share * (self._after[high] - self._after[low])
         else:
             level = self._after[low, 0] + share * (self._after[high, 0] - self._after[low, 0])
             curve = max(level, 0.0) + (self._after[near] - self._after[near, 0])
             curve = np.maximum(curve, 1e-9)
-        if len(counts) and int(counts[-1]) <= last and int(counts.max()) <= last:
-            return np.asarray(curve[counts])
-        beyond = np.maximum(counts - last, 0) * max(0.0, float(self._slope[near]))
-        return np.asarray(curve[np.minimum(counts, last)] + beyond)
+        return context_length, draft, curve, max(0.0, float(self._slope[near]))
 
     def _between(self, context_length: int) -> tuple[int, int, float]:
         contexts = self._contexts

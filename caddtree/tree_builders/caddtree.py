@@ -18,7 +18,7 @@ from caddtree.core.stages import stage
 from caddtree.plugins.hooks import hookimpl
 from caddtree.tree_builders.options import allowed_counts, at_least, one_of
 
-_FIRST_NODES = 16
+_FIRST_NODES = 32
 _GROWTH = 4
 """Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals."""
 
@@ -62,7 +62,7 @@ class CaDDTree:
         counts = self._counts(context)
         seconds = round_seconds(context.cost_model, counts, context)
         speed = context.tokens_per_second if self.objective == "price" else None
-        frontier, count = self._search(marginals, counts, seconds, speed)
+        frontier, count = self._search(marginals, counts, seconds, speed, context.stop_tokens)
         return tree_from_selection(context.root_token, frontier, count)
 
     def _counts(self, context: RoundContext) -> NDArray[np.int64]:
@@ -71,12 +71,17 @@ class CaDDTree:
         return np.array(allowed_counts(context.candidate_counts, self.max_node_budget))
 
     def _search(
-        self, marginals: Marginals, counts: NDArray[np.int64], seconds: NDArray[np.float64], speed: float | None
+        self,
+        marginals: Marginals,
+        counts: NDArray[np.int64],
+        seconds: NDArray[np.float64],
+        speed: float | None,
+        stop_tokens: frozenset[int],
     ) -> tuple[Frontier, int]:
         """Rank nodes until no larger tree can be chosen; return them and the chosen count."""
         num_ranked = _FIRST_NODES
         while True:
-            frontier = heaviest_prefixes(marginals, min(num_ranked, int(counts[-1])))
+            frontier = heaviest_prefixes(marginals, min(num_ranked, int(counts[-1])), stop_tokens)
             num_found = len(frontier)
             is_complete = num_found < num_ranked or num_ranked >= counts[-1]
             tokens = _expected_tokens(frontier, counts, is_complete=is_complete)

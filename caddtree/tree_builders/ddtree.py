@@ -34,7 +34,7 @@ class DDTree:
         count = self.node_budget
         if context.candidate_counts is not None:
             count = allowed_counts(context.candidate_counts, self.node_budget)[-1]
-        frontier = heaviest_prefixes(marginals.clip(context.max_depth), count)
+        frontier = heaviest_prefixes(marginals.clip(context.max_depth), count, context.stop_tokens)
         return tree_from_selection(context.root_token, frontier, count)
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from caddtree.core import frontier as frontier_module
 from caddtree.core.errors import InputError
 from caddtree.core.frontier import Frontier, argmax_chain, heaviest_prefixes, tree_from_selection
 from caddtree.core.marginals import Marginals
@@ -242,3 +243,66 @@ def test_trees_are_numbered_with_the_argmax_chain_first(log_probs, count):
     assert [chain.index(prefix) for prefix in chain] == [len(prefix) - 1 for prefix in chain]
     assert tree.expected_acceptance == pytest.approx(sum(probability(log_probs, prefix) for prefix in chosen))
     tree.check(max_depth=6, vocabulary_size=1001)
+
+
+STOPS = frozenset({0, 3, 5})
+
+
+def exhaustive_with_stops(log_probs, stop_tokens, max_nodes):
+    """Every prefix of ranks that does not go on behind a stop token, heaviest first."""
+    found = []
+
+    def grow(prefix, weight):
+        depth = len(prefix)
+        if depth == len(log_probs) or (prefix and prefix[-1] in stop_tokens):
+            return
+        for token, log_prob in enumerate(log_probs[depth]):
+            total = np.float32(weight + log_prob)
+            found.append((-total, depth + 1, (*prefix, token)))
+            grow((*prefix, token), total)
+
+    grow((), np.float32(0.0))
+    return [prefix for _, _, prefix in sorted(found)][:max_nodes]
+
+
+@pytest.mark.parametrize("heap_nodes", [0, 1000])
+@pytest.mark.parametrize("max_nodes", [1, 5, 17, 60, 200])
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_drafted_behind_the_end_of_the_text(monkeypatch, heap_nodes, max_nodes, seed):
+    """Both forms equal the exhaustive search without descendants of stop tokens; the tree is legal."""
+    monkeypatch.setattr(frontier_module, "_HEAP_NODES", heap_nodes)
+    log_probs = random_log_probs(seed, 4, 6)
+    token_of_rank = narrow(log_probs, 6).tokens[0].tolist()
+    frontier = heaviest_prefixes(narrow(log_probs, 6), max_nodes, frozenset(token_of_rank[rank] for rank in STOPS))
+
+    assert prefixes(frontier) == exhaustive_with_stops(log_probs, STOPS, max_nodes)
+    tree_from_selection(9, frontier, max_nodes).check(max_depth=4, vocabulary_size=2000)
+
+
+@pytest.mark.parametrize("width", [2, 16])
+@pytest.mark.parametrize("max_nodes", [1, 2, 7, 33, 64])
+@pytest.mark.parametrize("stop_tokens", [frozenset(), STOPS])
+def test_the_heap_equals_the_levels(monkeypatch, max_nodes, width, stop_tokens):
+    """Bit for bit, ties included: blocks of random logits, of equal logits, and of few distinct ones."""
+    generator = torch.Generator().manual_seed(max_nodes)
+    blocks = [torch.randn(9, 40, generator=generator) * 3, torch.zeros(5, 40)]
+    blocks.append(torch.randint(0, 3, (7, 40), generator=generator).float())
+    for logits in blocks:
+        found = []
+        for heap_nodes in (0, 1000):
+            monkeypatch.setattr(frontier_module, "_HEAP_NODES", heap_nodes)
+            frontier = heaviest_prefixes(Marginals.from_logits(logits, width), max_nodes, stop_tokens)
+            found.append([getattr(frontier, name).tolist() for name in FIELDS])
+        assert found[0] == found[1]
+
+
+FIELDS = ("parents", "depths", "ranks", "tokens", "log_weights")
+
+
+def test_the_argmax_chain_ends_with_the_text():
+    """With the first stop token, which it keeps."""
+    log_probs = random_log_probs(0, 5, 4)
+    tokens = torch.tensor([[7], [8], [3], [9], [3]]).expand(5, 4)
+    chain = argmax_chain(Marginals(tokens, torch.from_numpy(log_probs)), STOPS)
+
+    assert chain.tokens.tolist() == [7, 8, 3]
