@@ -26,7 +26,7 @@ class RoundContext:
     stop_tokens: frozenset[int] = frozenset()
     """Tokens that end the text: nodes behind one cannot be used."""
     candidate_counts: tuple[int, ...] | None = None
-    """Draft-node counts that the runtime runs without padding; None means all."""
+    """Draft-node counts that the runtime runs well, without padding or new kernels; None means all."""
     round_index: int = 0
     """Rounds of this sequence before this one."""
     tokens_per_second: float | None = None

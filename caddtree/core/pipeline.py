@@ -89,6 +89,8 @@ class Decoder:
         self.target.tap(drafter.required_layers)
         drafter.bind(self.target)
         verifier.bind(self.target)
+        # a fixed budget meets one size and may have any; one that is chosen anew every round keeps to those that pay
+        self.candidate_counts = self.target.candidate_counts if tree_builder.needs_cost_model else None
         self.eos_token_ids = _eos_token_ids(self.target.model, tokenizer)
         self._is_prepared = not tree_builder.needs_cost_model
 
@@ -307,7 +309,7 @@ class Session:
             temperature=self.options.temperature,
             cost_model=self.decoder.cost_model,
             stop_tokens=self._stop_tokens,
-            candidate_counts=candidate_counts,
+            candidate_counts=self.decoder.candidate_counts if candidate_counts is None else candidate_counts,
             round_index=len(self.rounds),
             tokens_per_second=self.decoder.speed.tokens_per_second,
         )

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COUNTS = (
-    0, 1, 2, 3, 5, 7, 8, 11, 15, 16, 19, 23, 24, 31, 32, 39, 40, 47, 48, 55, 56, 63, 64, 79, 80, 95, 96, 127, 128, 159,
-    191, 192, 255, 256, 383, 511, 512, 767, 1023, 1024,
+    0, 1, 2, 3, 5, 7, 8, 11, 15, 16, 19, 23, 27, 31, 32, 39, 47, 55, 63, 64, 79, 95, 127, 128, 159, 191, 255, 256, 383,
+    511, 512, 767, 1023, 1024,
 )  # fmt: skip
-"""Draft nodes; the root makes one row more. Matrix kernels work in tiles of 8 or 16 rows, so the costs are a staircase:
-both sides of a step are measured. Between the points the table is linear."""
+"""Draft nodes; the root makes one row more. Kernels that work in tiles make the costs a staircase, so both sides of the
+large steps are measured. Between the points the table is linear."""
 CONTEXTS = (64, 512, 2048)
 REPEATS = 15
 SECONDS = 50.0

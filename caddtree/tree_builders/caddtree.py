@@ -19,7 +19,7 @@ from caddtree.plugins.hooks import hookimpl
 from caddtree.tree_builders.options import allowed_counts, at_least, one_of
 
 _FIRST_NODES = 32
-_GROWTH = 4
+_GROWTH = 2
 """Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals."""
 
 
