@@ -27,6 +27,8 @@ class RoundContext:
     """Tokens that end the text: nodes behind one cannot be used."""
     candidate_counts: tuple[int, ...] | None = None
     """Draft-node counts that the runtime runs well, without padding or new kernels; None means all."""
+    cost_scale: float = 1.0
+    """Factor on the cost model's seconds that this decoder has learned."""
     round_index: int = 0
     """Rounds of this sequence before this one."""
     tokens_per_second: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import attrs
 
@@ -11,6 +12,8 @@ from caddtree.core.records import Round
 logger = logging.getLogger(__name__)
 
 _SPEED_MEMORY_ROUNDS = 200
+_SCALE_STEP = 0.05
+_LARGEST_ERROR = 0.2
 _ALARM_ROUNDS = 50
 _ALARM_ACCEPTANCE_LENGTH = 1.05
 
@@ -32,6 +35,27 @@ class LongRunSpeed:
     def tokens_per_second(self) -> float | None:
         """The estimate, or None before the first round."""
         return self.tokens / self.seconds if self.seconds > 0 else None
+
+
+@attrs.define
+class CostScale:
+    """How much slower rounds are than the cost model says: a profile stays while the machine it was made on drifts.
+
+    One factor for all sizes, so the choice by ratio does not depend on it; predictions and prices do.
+    """
+
+    log_scale: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        """The factor on the cost model's seconds."""
+        return math.exp(self.log_scale)
+
+    def on_round(self, round_: Round) -> None:
+        """Move a little towards what the round took; a single slow one counts no more than its bound."""
+        if round_.predicted_seconds and round_.seconds.total > 0:
+            error = math.log(round_.seconds.total / round_.predicted_seconds)
+            self.log_scale += _SCALE_STEP * max(-_LARGEST_ERROR, min(_LARGEST_ERROR, error))
 
 
 @attrs.define

@@ -19,7 +19,7 @@ from caddtree.core.acceptance import AcceptanceRule, MatchChoice, Walk, check_fi
 from caddtree.core.context import RoundContext
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError, InputError
-from caddtree.core.learned import AcceptanceAlarm, LongRunSpeed
+from caddtree.core.learned import AcceptanceAlarm, CostScale, LongRunSpeed
 from caddtree.core.marginals import Marginals
 from caddtree.core.options import GenerationOptions
 from caddtree.core.protocols import CostModel, Drafter, DraftRequest, DraftState, TreeBuilder, Verifier
@@ -82,8 +82,8 @@ class Decoder:
         self.drafter, self.tree_builder, self.verifier = drafter, tree_builder, verifier
         self.cost_model = cost_model
         self.options = options or GenerationOptions()
-        self.speed = LongRunSpeed()
-        self.observers: list[Observer] = [self.speed, AcceptanceAlarm(), *observers]
+        self.speed, self.cost_scale = LongRunSpeed(), CostScale()
+        self.observers: list[Observer] = [self.speed, self.cost_scale, AcceptanceAlarm(), *observers]
         if tree_builder.needs_cost_model and cost_model is None:
             raise CompatibilityError(f"tree_builder {type(tree_builder).__name__} needs a cost_model, found none")
         self.target.tap(drafter.required_layers)
@@ -266,7 +266,7 @@ class Session:
         walk, text = self._emit(walk)
         self._commit(context.root_token, walk, where)
         with stage("cost_model", decoder.cost_model, where):
-            predicted = self._predicted_seconds(tree.num_drafts, context.context_length)
+            predicted = self._predicted_seconds(tree.num_drafts, context)
         committed = time.perf_counter()
 
         seconds = StageSeconds(drafted - started, built - drafted, verified - built, committed - verified)
@@ -310,6 +310,7 @@ class Session:
             cost_model=self.decoder.cost_model,
             stop_tokens=self._stop_tokens,
             candidate_counts=self.decoder.candidate_counts if candidate_counts is None else candidate_counts,
+            cost_scale=self.decoder.cost_scale.scale,
             round_index=len(self.rounds),
             tokens_per_second=self.decoder.speed.tokens_per_second,
         )
@@ -404,12 +405,12 @@ class Session:
                 observer.on_round(round_)
         return Chunk(text, walk.tokens, round_)
 
-    def _predicted_seconds(self, num_draft_nodes: int, context_length: int) -> float | None:
+    def _predicted_seconds(self, num_draft_nodes: int, context: RoundContext) -> float | None:
         model = self.decoder.cost_model
         if model is None or not self.decoder.tree_builder.needs_cost_model:
             return None
-        after = model.after_choice_seconds(np.array([num_draft_nodes], dtype=np.int64), context_length)
-        return model.before_choice_seconds(context_length) + float(after[0])
+        after = model.after_choice_seconds(np.array([num_draft_nodes], dtype=np.int64), context.context_length)
+        return (model.before_choice_seconds(context.context_length) + float(after[0])) * context.cost_scale
 
     def _end(self, reason: str) -> Chunk:
         self.finish_reason = reason

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from caddtree.core.profile import Profile
@@ -25,7 +26,7 @@ COUNTS = (
 """Draft nodes; the root makes one row more. Kernels that work in tiles make the costs a staircase, so both sides of the
 large steps are measured. Between the points the table is linear."""
 CONTEXTS = (64, 512, 2048)
-REPEATS = 15
+REPEATS = 25
 SECONDS = 50.0
 """A slow machine ends with fewer repeats, not with a long wait."""
 _FEWEST_REPEATS = 3
@@ -34,6 +35,7 @@ _DRIFT = 0.06
 _ROOM = 128
 """Positions behind a context that its rounds need."""
 _OUTLIER = 3.0
+_POLISHES = 4
 
 
 def measure_profile(
@@ -48,8 +50,9 @@ def measure_profile(
 ) -> Profile:
     """Return the medians of real rounds of ``decoder``.
 
-    The counts are interleaved in random order, so that a drift of the machine meets them all. Medians and middle
-    halves are robust against single outliers; a round that a clock says took no time is dropped.
+    The counts are interleaved in random order, so that a drift of the machine meets them all, and every sweep is
+    compared with the others as a whole (:func:`steady_medians`). Medians are robust against single outliers; a round
+    that a clock says took no time is dropped.
 
     Args:
         decoder: Any pipeline; its own builder is told the count of every round.
@@ -78,11 +81,14 @@ def usable_contexts(decoder: Decoder, contexts: Sequence[int] = CONTEXTS) -> lis
 
 def _sweep(
     decoder: Decoder, counts: Sequence[int], usable: Sequence[int], repeats: int, deadline: float, rng: random.Random
-) -> tuple[list[list[float]], list[list[list[float]]]]:
-    """Return the seconds before the choice per context, and after it per context and count."""
+) -> tuple[list[list[float]], NDArray[np.float64]]:
+    """Return the seconds before the choice per context, and those after it, ``(contexts, repeats, counts)``.
+
+    What was not measured, or took no time by the clock, is NaN.
+    """
     text = _own_text(decoder, rng)
     draft: list[list[float]] = [[] for _ in usable]
-    after: list[list[list[float]]] = [[[] for _ in counts] for _ in usable]
+    after = np.full((len(usable), repeats, len(counts)), np.nan)
     total = len(usable) * (repeats + _WARM_UP_SWEEPS) * len(counts)
     # disable=None: silent where stderr is no terminal
     with tqdm(total=total, desc="measuring rounds on this machine (once)", disable=None, leave=False) as bar:
@@ -103,8 +109,26 @@ def _sweep(
                         continue
                     if round_.seconds.after_choice > 0:
                         draft[row].append(round_.seconds.before_choice)
-                        after[row][column].append(round_.seconds.after_choice)
+                        after[row, sweep - _WARM_UP_SWEEPS, column] = round_.seconds.after_choice
     return draft, after
+
+
+def steady_medians(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one figure per size from sweeps over all sizes, free of how fast the machine was in which sweep.
+
+    A machine that is shared slows down for seconds at a time: a plain median then favours the sizes that were lucky.
+    Here every time is a level of its sweep times a factor of its size, and both are found by turns as medians of
+    logarithms (Tukey's median polish).
+
+    Args:
+        seconds: ``(sweeps, sizes)``, NaN where a round is missing; every size has one at least.
+    """
+    logs = np.log(seconds[~np.isnan(seconds).all(axis=1)])
+    factors = np.zeros(logs.shape[1])
+    for _ in range(_POLISHES):
+        levels = np.nanmedian(logs - factors, axis=1, keepdims=True)
+        factors = np.nanmedian(logs - levels, axis=0)
+    return np.asarray(np.exp(np.median(levels) + factors))
 
 
 def _own_text(decoder: Decoder, rng: random.Random) -> list[int]:
@@ -133,28 +157,24 @@ def _profile(
     contexts: Sequence[int],
     counts: Sequence[int],
     draft: list[list[float]],
-    after: list[list[list[float]]],
+    after: NDArray[np.float64],
     max_count: int,
     repeats: int,
 ) -> Profile:
     # a count that the builder could not reach anywhere (small vocabularies) leaves the grid
-    kept = [column for column in range(len(counts)) if all(row[column] for row in after)]
-    medians = np.array([[np.median(row[column]) for column in kept] for row in after])
-    quartiles = np.array([[np.subtract(*np.percentile(row[column], [75, 25])) / 2 for column in kept] for row in after])
-    ratios = [
-        value / median
-        for row, line in zip(after, medians, strict=True)
-        for column, median in zip(kept, line, strict=True)
-        for value in row[column]
-    ]
+    kept = np.flatnonzero((~np.isnan(after)).any(axis=1).all(axis=0))
+    after = after[:, :, kept]
+    medians = np.stack([steady_medians(row) for row in after])
+    high, low = np.nanpercentile(after, [75, 25], axis=1)
+    ratios = after / medians[:, None]
     return Profile(
         key=key,
         contexts=tuple(contexts),
         counts=tuple(counts[column] for column in kept),
         draft_seconds=[float(np.median(row)) for row in draft],
         after_seconds=medians,
-        spread_seconds=quartiles,
+        spread_seconds=(high - low) / 2,
         max_count=max_count,
         repeats=repeats,
-        outlier_share=float(np.mean(np.array(ratios) > _OUTLIER)),
+        outlier_share=float(np.mean(ratios[~np.isnan(ratios)] > _OUTLIER)),
     )

@@ -134,7 +134,7 @@ def round_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundCon
             f"cost model {name} gave {after[index]:g} seconds for {counts[index]} draft nodes at context "
             f"{context_length}; a cost must be finite and above 0. Measure the profile again."
         )
-    seconds: NDArray[np.float64] = before + after
+    seconds: NDArray[np.float64] = (before + after) * context.cost_scale
     return seconds
 
 

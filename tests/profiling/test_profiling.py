@@ -21,6 +21,7 @@ from caddtree.cost_models.table import TableCostModel
 from caddtree.drafters.dflash import DFlash
 from caddtree.drafters.none import NoDrafter
 from caddtree.profiling import load_or_measure, measure_profile, profile_key, profile_path
+from caddtree.profiling.measure import steady_medians
 from caddtree.tree_builders.caddtree import CaDDTree
 from caddtree.tree_builders.chain import Chain
 from caddtree.tree_builders.ddtree import DDTree
@@ -238,3 +239,19 @@ def test_convex_tells_its_misfit(make, tmp_path, caplog):
 
     assert decoder.cost_model.misfit >= 0
     assert "off by" in caplog.text
+
+
+def test_a_slow_spell_of_the_machine_does_not_bend_the_curve():
+    """Half of the sweeps at twice the time, and the spell begins inside one: the shape stays, where medians bend it."""
+    rng = np.random.default_rng(0)
+    truth = np.array([4.0, 4.2, 4.5, 5.0, 6.0, 8.0])
+    level = np.where(np.arange(15) < 7, 1.0, 2.0)[:, None] * rng.normal(1, 0.01, (15, 6))
+    level[7, :3] = 1.0
+    seconds = truth * level
+    seconds[12, 2] *= 100  # one outlier
+    seconds[13, 1] = np.nan
+    shape = truth / truth[0]
+    found = steady_medians(seconds)
+
+    assert np.abs(found / found[0] / shape - 1).max() < 0.02
+    assert np.abs(np.nanmedian(seconds, axis=0) / np.nanmedian(seconds[:, 0]) / shape - 1).max() > 0.02
