@@ -48,9 +48,9 @@ def decoders(model: Any, tokenizer: Any) -> dict[str, Any]:
         made[f"ddtree-{budget}"] = load("demo-ddtree", tree_builder={"node_budget": budget})
     made["caddtree"] = load("demo")
     made["caddtree first_stop convex"] = load(
-        "demo", tree_builder={"search": "first_stop"}, cost_model={"name": "convex"}
+        "demo", tree_builder={"search": "first_stop", "objective": "ratio"}, cost_model={"name": "convex"}
     )
-    made["caddtree price"] = load("demo", tree_builder={"objective": "price"})
+    made["caddtree ratio"] = load("demo", tree_builder={"objective": "ratio"})
     return made
 
 

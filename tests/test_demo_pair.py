@@ -36,6 +36,8 @@ def load(recipe, held, **sections):
     # fixed costs: nothing is measured, so the same trees are chosen on every machine
     if recipe in ("demo", "demo-ngram"):
         sections.setdefault("cost_model", FIXED_COSTS)
+        # a price would be the measured speed
+        sections.setdefault("tree_builder", {"objective": "ratio"})
     return caddtree.load(recipe, sections, model=model, tokenizer=tokenizer)
 
 

@@ -120,7 +120,7 @@ def test_a_recipe_is_shown_merged_and_loads_again(tmp_path):
         "name": "caddtree",
         "max_node_budget": 9,
         "search": "scan",
-        "objective": "ratio",
+        "objective": "price",
     }
     assert {"target", "drafter", "cost_model", "verifier", "generation"} <= set(listed)
 
