@@ -41,7 +41,6 @@ def panel(axes: Any, domain: str, variants: dict[str, Any]) -> None:
     axes.set_xticks(budgets, [str(budget) for budget in budgets])
     axes.set_title(f"{domain} (tau {adaptive['tau']:.1f})")
     axes.set_xlabel("draft nodes per round")
-    axes.set_ylim(bottom=0)
 
 
 def main() -> None:
@@ -54,6 +53,9 @@ def main() -> None:
     figure, every = plt.subplots(1, len(domains), figsize=(11, 3.6), sharey=True, layout="constrained")
     for axes, domain in zip(every, domains, strict=True):
         panel(axes, domain, variants)
+    # all panels share the axis: the highest interval of any domain fits
+    ends = [entry["interval"][1] for v in variants.values() for entry in v["domains"].values()]
+    every[0].set_ylim(0, 1.05 * max(ends))
     every[0].set_ylabel("speed-up over plain decoding")
     every[-1].legend(fontsize=8, loc="upper right")
     options.picture.parent.mkdir(parents=True, exist_ok=True)

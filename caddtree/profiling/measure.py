@@ -162,7 +162,7 @@ def _profile(
     repeats: int,
 ) -> Profile:
     # a count that the builder could not reach anywhere (small vocabularies) leaves the grid
-    kept = np.flatnonzero((~np.isnan(after)).any(axis=1).all(axis=0))
+    kept = np.flatnonzero((~np.isnan(after)).any(axis=1).all(axis=0)).tolist()
     after = after[:, :, kept]
     medians = np.stack([steady_medians(row) for row in after])
     high, low = np.nanpercentile(after, [75, 25], axis=1)

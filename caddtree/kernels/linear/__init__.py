@@ -27,7 +27,7 @@ class FastLinears:
     are no plain ``nn.Linear``, or whose forward somebody replaced already, are left alone.
 
     Measured on two Zen 4 cores against torch's default (MKL): 16 rows of a 640 x 256 layer in 21 us instead of 36,
-    one row of a 9,728 x 2,560 layer in 1.0 ms instead of 4.6 (``benchmarks/linear_layers.py``).
+    one row of a 9,728 x 2,560 layer in 1.0 to 1.8 ms instead of 4.6 (``benchmarks/linear_layers.py``).
 
     Args:
         model: Any module with frozen weights; weights that change are seen at the next :meth:`refresh`.
