@@ -39,9 +39,10 @@ class CaDDTree:
     search: Literal["scan", "first_stop"] = attrs.field(default="scan", validator=one_of("scan", "first_stop"))
     """``scan`` compares every size, exact for any cost; ``first_stop`` ends at the first size that does not gain."""
     objective: Literal["ratio", "price"] = attrs.field(default="price", validator=one_of("ratio", "price"))
-    """``ratio`` maximises tokens per second of this round; ``price`` maximises tokens minus the long-run speed
-    times seconds, which is what many rounds together want; its first round falls back to ``ratio``. Measured on the
-    demo pair ``price`` is 1 to 3 % faster in two domains of three and level in the third."""
+    """``ratio`` maximises tokens per second of this round. ``price`` does the same in rounds that are faster than the
+    long run; in the others it maximises tokens minus the long-run speed times seconds, which is a smaller tree. Many
+    rounds together would want larger trees in the fast ones too, but an estimate that starts low would then keep itself
+    low. Replayed on the demo pair ``price`` gains 1 to 2 % over ``ratio``."""
 
     @property
     def needs_cost_model(self) -> bool:
@@ -100,12 +101,15 @@ class CaDDTree:
         Args:
             tokens: ``(sizes,)`` expected tokens of the round, the bonus token included.
             seconds: ``(sizes,)`` seconds of the round.
-            speed: Tokens per second that a second is worth, or None for the speed of this very round.
+            speed: Tokens per second that a second is worth elsewhere, or None if only this round counts.
         """
-        score = tokens / seconds if speed is None else tokens - speed * seconds
+        ratio = tokens / seconds
         if self.search == "scan":
-            return int(score.argmax())
-        price = score[:-1] if speed is None else speed
+            # where this round is the faster use of time, its own speed is the price, and the ratio's best size its tree
+            if speed is None or float(ratio.max()) >= speed:
+                return int(ratio.argmax())
+            return int((tokens - speed * seconds).argmax())
+        price = ratio[:-1] if speed is None else np.maximum(ratio[:-1], speed)
         # product form: an increment of the cost may be zero or negative
         improves = np.diff(tokens) > price * np.diff(seconds)
         return len(improves) if improves.all() else int(improves.argmin())

@@ -98,11 +98,12 @@ def test_property_9_ranking_in_portions_never_changes_the_choice(search, objecti
     dip = staircase(700, width=100, step=0.3)
     dip[600:] = 1.0
     for seconds in [*tables(seed, 700).values(), convex(seed, 700, flat=200), dip]:
-        score = (1 + phi) / seconds if objective == "ratio" else (1 + phi) - 1.5 * seconds
+        ratio = (1 + phi) / seconds
         if search == "scan":
-            expected = int(np.argmax(score))
+            is_ratio = objective == "ratio" or ratio.max() >= 1.5
+            expected = int(np.argmax(ratio if is_ratio else (1 + phi) - 1.5 * seconds))
         else:
-            price = score if objective == "ratio" else np.full(701, 1.5)
+            price = ratio if objective == "ratio" else np.maximum(ratio, 1.5)
             expected = 0
             while expected < 700 and phi[expected + 1] - phi[expected] > price[expected] * (
                 seconds[expected + 1] - seconds[expected]
@@ -190,7 +191,7 @@ def test_nodes_that_cannot_pay_are_not_ranked(search):
 
 
 def test_the_objective_option_matters():
-    """The option flipped: a low long-run speed buys more nodes, a high one fewer, and the ratio looks at neither."""
+    """The option flipped: a long-run speed above this round's own buys fewer nodes, and the ratio looks at neither."""
     log_probs = random_log_probs(0, 15, 200, scale=7.0)
     seconds = 1.0 + 0.02 * np.arange(257)
 
@@ -199,10 +200,11 @@ def test_the_objective_option_matters():
         return CaDDTree(objective=objective).build(narrow(log_probs, 16), context).num_drafts
 
     phi = heaviest_prefixes(narrow(log_probs, 200), 256).expected_acceptance()
-    for speed in (0.2, 1.0, 30.0):
-        assert nodes("price", speed) == int(np.argmax((1 + phi) - speed * seconds))
-        assert nodes("ratio", speed) == int(np.argmax((1 + phi) / seconds))
-    assert nodes("price", 0.2) > nodes("ratio", 0.2) > nodes("price", 30.0)
+    own = float(((1 + phi) / seconds).max())
+    for speed in (0.1 * own, 0.9 * own):
+        assert nodes("price", speed) == nodes("ratio", speed) == int(np.argmax((1 + phi) / seconds))
+    for speed in (1.5 * own, 30 * own):
+        assert nodes("price", speed) == int(np.argmax((1 + phi) - speed * seconds)) < nodes("ratio", speed)
 
 
 def test_the_price_of_the_first_round_is_its_ratio():
