@@ -11,7 +11,8 @@ from caddtree.core.records import Round
 
 logger = logging.getLogger(__name__)
 
-_SPEED_MEMORY_ROUNDS = 200
+_SPEED_MEMORY_ROUNDS = 50
+"""About one answer: the next text may be of another kind, and a speed of the last one would misprice it."""
 _SCALE_STEP = 0.05
 _LARGEST_ERROR = 0.2
 _ALARM_ROUNDS = 50

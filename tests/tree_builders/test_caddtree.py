@@ -99,9 +99,10 @@ def test_property_9_ranking_in_portions_never_changes_the_choice(search, objecti
     dip[600:] = 1.0
     for seconds in [*tables(seed, 700).values(), convex(seed, 700, flat=200), dip]:
         ratio = (1 + phi) / seconds
+        is_ratio = objective == "ratio" or ratio.max() >= 1.5
+        score = ratio if is_ratio else (1 + phi) - 1.5 * seconds
         if search == "scan":
-            is_ratio = objective == "ratio" or ratio.max() >= 1.5
-            expected = int(np.argmax(ratio if is_ratio else (1 + phi) - 1.5 * seconds))
+            expected = int(np.argmax(score))
         else:
             price = ratio if objective == "ratio" else np.maximum(ratio, 1.5)
             expected = 0
