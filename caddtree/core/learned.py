@@ -12,7 +12,7 @@ from caddtree.core.records import Round
 logger = logging.getLogger(__name__)
 
 _SPEED_MEMORY_ROUNDS = 50
-"""About one answer: the next text may be of another kind, and a speed of the last one would misprice it."""
+_PRIOR_ROUNDS = 4
 _SCALE_STEP = 0.05
 _LARGEST_ERROR = 0.2
 _ALARM_ROUNDS = 50
@@ -21,16 +21,24 @@ _ALARM_ACCEPTANCE_LENGTH = 1.05
 
 @attrs.define
 class LongRunSpeed:
-    """Moving estimate of tokens per second: the lambda of the priced objective."""
+    """Moving estimate of tokens per second: the lambda of the priced objective.
+
+    A new text may be of another kind: what came before it counts as a prior of a few rounds.
+    """
 
     tokens: float = 0.0
     seconds: float = 0.0
+    rounds: float = 0.0
+    """Weight of what is remembered."""
 
     def on_round(self, round_: Round) -> None:
         """Add a round; old rounds fade."""
-        fade = 1.0 - 1.0 / _SPEED_MEMORY_ROUNDS
-        self.tokens = self.tokens * fade + len(round_.tokens)
-        self.seconds = self.seconds * fade + round_.seconds.total
+        keep = 1.0 - 1.0 / _SPEED_MEMORY_ROUNDS
+        if round_.index == 0 and self.rounds > _PRIOR_ROUNDS:
+            keep = _PRIOR_ROUNDS / self.rounds
+        self.tokens = self.tokens * keep + len(round_.tokens)
+        self.seconds = self.seconds * keep + round_.seconds.total
+        self.rounds = self.rounds * keep + 1
 
     @property
     def tokens_per_second(self) -> float | None:

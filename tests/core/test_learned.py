@@ -7,7 +7,7 @@ import math
 import attrs
 import pytest
 
-from caddtree.core.learned import CostScale
+from caddtree.core.learned import CostScale, LongRunSpeed
 from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Round, StageSeconds
 from caddtree.cost_models.analytic import AnalyticCostModel
@@ -54,3 +54,20 @@ def test_predictions_meet_the_rounds_of_this_machine():
     assert list(last.token_ids) == plain_greedy(model, prompt, 150)
     error = [math.log(g.rounds[-2].seconds.total / g.rounds[-2].predicted_seconds) for g in (first, last)]
     assert error[1] < error[0]
+
+
+def test_a_new_text_is_priced_by_itself_after_a_few_rounds():
+    """After a hundred fast rounds a slow text begins: a dozen rounds of its own outweigh them."""
+    learned = LongRunSpeed()
+    for index in range(100):
+        learned.on_round(attrs.evolve(ROUND, index=index, tokens=(1,) * 10))
+    fast = learned.tokens_per_second
+    for index in range(12):
+        learned.on_round(attrs.evolve(ROUND, index=index, tokens=(1,) * 2))
+    own = 2 / ROUND.seconds.total
+
+    assert fast == pytest.approx(10 / ROUND.seconds.total)
+    assert learned.tokens_per_second < 2.1 * own
+    for index in range(12, 100):
+        learned.on_round(attrs.evolve(ROUND, index=index, tokens=(1,) * 2))
+    assert learned.tokens_per_second == pytest.approx(own, rel=0.1)
