@@ -27,7 +27,7 @@ slow: setup
 	$(BIN)/python -m pytest -m slow
 
 bench: setup
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/demo_pair.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/demo_pair.py --prompts 26
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/matrix.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tree_building.py
 

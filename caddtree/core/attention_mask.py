@@ -51,7 +51,7 @@ class MaskFormat:
         self.window: int | None = getattr(config, "sliding_window", None)
         self.is_eager = attention == "eager"
         # eager attention adds its mask: a bool mask would be wrong there without an error. On a CPU SDPA turns a
-        # bool mask into an additive one in every layer: made once here, a round of 17 rows is 1 % faster
+        # bool mask into an additive one in every layer: once is enough (8 layers, 17 rows, context 200: 35 us saved)
         self.is_additive = self.is_eager or device.type == "cpu"
 
     def build(self, visible: Tensor, depths: Tensor, length: int, dtype: torch.dtype) -> Masks:
