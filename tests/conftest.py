@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+
+# before any kernel module is imported: Triton decides at decoration whether a kernel is interpreted
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import pytest
 
 

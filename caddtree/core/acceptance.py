@@ -12,6 +12,13 @@ from torch import Tensor
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import NumericalError
 from caddtree.core.sampler import Sampler
+from caddtree.core.tree_packet import unpack
+from caddtree.kernels import availability
+from caddtree.kernels.accept_walk import accept_walk, unpack_walk
+from caddtree.kernels.target_choice import target_choices
+
+_LONGEST_PATH = 64
+"""Nodes of an accepted path at most; the device's answer has a fixed size."""
 
 
 @attrs.frozen
@@ -58,7 +65,10 @@ class MatchChoice:
     """Whether the last of the tokens chosen so far ends the text: no choice is drawn behind it."""
 
     def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
-        """Return the accepted path and the target's choices along it."""
+        """Return the accepted path and the target's choices along it; rows of padding behind the nodes are ignored."""
+        if tree.packet is not None and self._is_one_formula and availability.takes_triton(logits):
+            return self._walk_on_device(tree, logits, context_length)
+        logits = logits[: tree.num_nodes]
         choose = _argmax_choices(logits, context_length)
         tokens, parents = tree.tokens.tolist(), tree.parents.tolist()
         node, path, chosen = 0, [0], []
@@ -75,6 +85,30 @@ class MatchChoice:
             if node == 0:
                 return Walk(tuple(path), tuple(chosen))
             path.append(node)
+
+
+    @property
+    def _is_one_formula(self) -> bool:
+        """Whether the choice at every node is an arg-max of logits and noise, without a look at the other tokens."""
+        sampler = self.sampler
+        return sampler.is_argmax or not (sampler.processors or sampler.top_k or sampler.top_p)
+
+    def _walk_on_device(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
+        assert tree.packet is not None
+        rows = unpack(tree.packet, tree.packet_rows)
+        choices, best = target_choices(
+            logits,
+            temperature=self.sampler.temperature,
+            seed=self.sampler.seed,
+            depths=rows.depths,
+            root_position=rows.context_length,
+        )
+        packed = accept_walk(choices, best, rows.tokens, rows.parents, rows.num_nodes, max_path=_LONGEST_PATH)
+        # host sync: the one read of verification
+        walk = unpack_walk(packed.cpu())
+        if walk.bad_row is not None:
+            check_finite(best[: tree.num_nodes], context_length)
+        return Walk(walk.path, walk.tokens)
 
 
 def _argmax_choices(logits: Tensor, context_length: int) -> Callable[[int], int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from caddtree.core.errors import CompatibilityError
+from caddtree.core.tree_packet import PacketRows
 
 Masks = Tensor | dict[str, Tensor | None] | None
 """One mask for all layers, one per layer type, or none where plain causal attention is meant."""
@@ -79,18 +81,42 @@ class MaskFormat:
             # windows count positions, not rows: two nodes of one depth share a position
             position = torch.cat([torch.arange(length, device=depths.device), length + depths])
             sliding = full & (length + depths[:, None] - position < self.window)
-        if self.layer_types is None:
-            return self._shape(sliding, dtype)
-        return {
-            layer_type: self._shape(sliding if layer_type == "sliding_attention" else full, dtype)
-            for layer_type in self.layer_types
-        }
+        return self._per_layer_type(full, sliding, dtype)
+
+    has_fixed_shapes = False
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Return nothing to enter: the model attends as it was loaded."""
+        return nullcontext()
+
+    def arguments(self, rows: PacketRows, capacity: int, dtype: torch.dtype) -> dict[str, Any]:
+        """Return the masks over the whole buffers of a cache, by operations of fixed shape."""
+        num_rows, device = rows.num_rows, rows.tokens.device
+        column = torch.arange(capacity, device=device)
+        # the place of a column among the tree's rows; clamped where it is not one of them
+        place = column - rows.context_length
+        in_tree = (place >= 0) & (place < num_rows)
+        place = place.clamp(0, num_rows - 1)
+        full = (column < rows.context_length) | (in_tree & rows.visible()[:, place])
+        sliding = full
+        if self.window is not None:
+            position = torch.where(in_tree, rows.context_length + rows.depths[place], column)
+            sliding = full & (rows.context_length + rows.depths[:, None] - position < self.window)
+        return {"attention_mask": self._per_layer_type(full, sliding, dtype)}
 
     def single_row(self, length: int) -> tuple[bool, Masks]:
         """Return whether a lone row may see all ``length + 1`` rows, and what to pass so that no mask is built."""
         if self.is_eager or (self.window is not None and length >= self.window):
             return False, None
         return True, None if self.layer_types is None else dict.fromkeys(self.layer_types)
+
+    def _per_layer_type(self, full: Tensor, sliding: Tensor, dtype: torch.dtype) -> Masks:
+        if self.layer_types is None:
+            return self._shape(sliding, dtype)
+        return {
+            layer_type: self._shape(sliding if layer_type == "sliding_attention" else full, dtype)
+            for layer_type in self.layer_types
+        }
 
     def _shape(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         if self.is_additive:

@@ -18,7 +18,7 @@ class DraftTree:
     """A prefix tree of draft tokens as flat arrays; node 0 is the root, parents come before children.
 
     Nodes are chosen in weight order and then numbered with the arg-max chain first, so that the accepted path
-    is often a prefix of the numbering and its KV rows need no move.
+    is often a prefix of the numbering and its KV rows need no move. All tensors but the packet are on the host.
     """
 
     tokens: Tensor  # (nodes,) int64
@@ -26,6 +26,10 @@ class DraftTree:
     depths: Tensor  # (nodes,) int64, 0 for the root
     log_weights: Tensor  # (nodes,) float32, sum of the log-probabilities from the root; 0 for the root
     sequence_index: Tensor | None = None  # (nodes,) int64 where a batch is a forest, else None
+    packet: Tensor | None = None  # (size,) int64 on the target's device, see core/tree_packet.py
+    """The same tree where it was also numbered on the device: nothing has to be uploaded."""
+    packet_rows: int = 0
+    """Rows of the packet, padding included."""
 
     @classmethod
     def root_only(cls, token: int) -> DraftTree:

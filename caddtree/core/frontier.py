@@ -9,14 +9,23 @@ from __future__ import annotations
 from functools import lru_cache
 from heapq import heappop, heappush, heapreplace
 
+from typing import TYPE_CHECKING
+
 import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import InputError
 from caddtree.core.marginals import LARGEST_LOG_PROB, Marginals
+from caddtree.kernels import availability
+from caddtree.kernels.prefix_ranking import rank_prefixes, read_ranked
+from caddtree.kernels.tree_numbering import number_tree
+
+if TYPE_CHECKING:
+    from caddtree.core.context import RoundContext
 
 _NOTHING = float("-inf")
 _WIDENING = 4
@@ -43,6 +52,8 @@ class Frontier:
     log_weights: NDArray[np.float32]  # (count,) non-increasing
     marginals: Marginals
     """Where the prefixes come from, as wide as they had to be."""
+    ranked: Tensor | None = None
+    """The same list where it was ranked on the device, as ``kernels.prefix_ranking`` packs it."""
 
     def __len__(self) -> int:
         return len(self.parents)
@@ -79,7 +90,9 @@ def heaviest_prefixes(marginals: Marginals, max_nodes: int, stop_tokens: frozens
     # the lightest finite number: a candidate of probability 0 is below it
     cut = np.finfo(np.float32).min
     while True:
-        if max_nodes <= _HEAP_NODES:
+        if max_nodes and availability.takes_triton(marginals.log_probs):
+            frontier = _rank_on_device(marginals, max_nodes, stop_tokens)
+        elif max_nodes <= _HEAP_NODES:
             frontier = _rank_by_heap(marginals, max_nodes, stop_tokens)
         else:
             frontier = _rank_by_level(marginals, max_nodes, stop_tokens, cut)
@@ -114,14 +127,25 @@ def argmax_chain(marginals: Marginals, stop_tokens: frozenset[int] = frozenset()
     return Frontier(depths - 1, depths, np.zeros_like(depths), tokens, log_probs.cumsum(), best)
 
 
-def tree_from_selection(root_token: int, frontier: Frontier, count: int) -> DraftTree:
-    """Return the tree of the first ``count`` nodes, numbered with the arg-max chain first.
+def tree_from_selection(frontier: Frontier, count: int, context: RoundContext) -> DraftTree:
+    """Return the tree of the first ``count`` nodes under the round's root, numbered with the arg-max chain first.
 
-    The other nodes follow in weight order; parents come before their children.
+    The other nodes follow in weight order; parents come before their children. A list that was ranked on the device is
+    numbered there too, into the packet that the round's forward reads.
     """
     count = min(count, len(frontier))
     if count == 0:
-        return DraftTree.root_only(root_token)
+        return DraftTree.root_only(context.root_token)
+    packet, num_rows = None, 0
+    if frontier.ranked is not None:
+        num_rows = context.num_rows(count)
+        # launched before the host numbers the same tree for itself
+        packet = number_tree(frontier.ranked, count, context.root_token, num_rows, context.context_length).packet
+    tree = _numbered(context.root_token, frontier, count)
+    return tree if packet is None else attrs.evolve(tree, packet=packet, packet_rows=num_rows)
+
+
+def _numbered(root_token: int, frontier: Frontier, count: int) -> DraftTree:
     deepest = np.maximum.accumulate(frontier.depths[:count])
     # the arg-max prefix of a depth is the first of its depth in weight order
     is_spine = np.empty(count, bool)
@@ -163,6 +187,23 @@ def _usable_rows(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
             f"{usable[depth, rank]:g} in row {depth} of the marginals"
         )
     return usable
+
+
+def _rank_on_device(marginals: Marginals, max_nodes: int, stop_tokens: frozenset[int]) -> Frontier:
+    """Return the heaviest prefixes within the width, ranked by one launch; equal to the heap's bit for bit."""
+    stops = _stops_on(marginals.log_probs.device, stop_tokens)
+    ranked = rank_prefixes(marginals.tokens, marginals.log_probs, max_nodes, stops)
+    # host sync: the one read of building, 20 bytes per node
+    found = read_ranked(ranked.cpu(), max_nodes)
+    marginals.note_usable(found.is_usable)
+    if not found.is_ordered:
+        _usable_rows(marginals.log_probs.float().cpu().numpy())  # says where
+    return Frontier(found.parents, found.depths, found.ranks, found.tokens, found.log_weights, marginals, ranked)
+
+
+@lru_cache(maxsize=8)
+def _stops_on(device: torch.device, stop_tokens: frozenset[int]) -> Tensor | None:
+    return torch.tensor(sorted(stop_tokens), dtype=torch.int64, device=device) if stop_tokens else None
 
 
 def _rank_by_heap(marginals: Marginals, max_nodes: int, stop_tokens: frozenset[int]) -> Frontier:

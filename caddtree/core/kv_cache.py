@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from caddtree.core.runner import StaticFunction
+from caddtree.kernels import availability
+from caddtree.kernels.commit_rows import RowMover
+
 
 class _TreeLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer; rows beyond the owner's length are speculative or unused.
@@ -35,9 +39,13 @@ class _TreeLayer(CacheLayerMixin):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write rows behind the committed ones; return everything written so far."""
+        """Write new rows; return everything written so far, or with given slots the whole buffers."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.owner.slots is not None:
+            self.keys.index_copy_(2, self.owner.slots, key_states)
+            self.values.index_copy_(2, self.owner.slots, value_states)
+            return self.keys, self.values
         start = self.owner.length
         end = start + key_states.shape[-2]
         self.keys[:, :, start:end] = key_states
@@ -46,14 +54,13 @@ class _TreeLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def grow(self, capacity: int) -> None:
         """Move the committed rows into larger buffers."""
-        if not self.is_initialized:
+        if not self.is_initialized or self.keys.shape[2] >= capacity:
             return
         length = self.owner.length
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_zeros((*old.shape[:2], capacity, old.shape[-1]))
+        grown = [buffer.new_zeros((*buffer.shape[:2], capacity, buffer.shape[-1])) for buffer in (self.keys, self.values)]
+        for new, old in zip(grown, (self.keys, self.values), strict=True):
             new[:, :, :length] = old[:, :, :length]
-            setattr(self, name, new)
+        self.keys, self.values = grown
 
     def get_seq_length(self) -> int:
         """Return the committed rows."""
@@ -78,31 +85,74 @@ class TreeCache(Cache):  # type: ignore[misc]
     def __init__(self, num_layers: int, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
+        self.slots: Tensor | None = None
+        """``(rows,)`` int64 while a forward of fixed shapes runs: where its rows go. None: behind the committed rows."""
+        self.captured: dict[tuple[int, int], StaticFunction] = {}
+        """What a runner has captured over these very buffers, by rows and attention; gone when they grow."""
+        self._num_moved = 0
+        self._mover: RowMover | None = None
         super().__init__(layers=[_TreeLayer(self) for _ in range(num_layers)])
 
     def reserve(self, num_rows: int) -> None:
         """Make room for ``num_rows`` rows behind the committed ones; buffers at least double when they grow."""
         needed = self.length + num_rows
         if needed > self.capacity:
-            self.capacity = max(needed, 2 * self.capacity)
+            capacity = max(needed, 2 * self.capacity)
             for layer in self.layers:
-                layer.grow(self.capacity)
+                # a layer that has grown before memory ran out is not grown again
+                layer.grow(capacity)
+            self.capacity, self._mover = capacity, None
+            self.captured.clear()
 
-    def commit(self, path: Sequence[int]) -> bool:
+    def clear(self) -> None:
+        """Forget the sequence; the buffers stay where they are."""
+        self.length, self._num_moved = 0, 0
+        for layer in self.layers:
+            if layer.is_initialized:
+                # a masked row that holds NaN would still spread under a dense mask (0 * NaN)
+                layer.keys.zero_()
+                layer.values.zero_()
+
+    def commit(self, path: Sequence[int], rows: Tensor | None = None) -> bool:
         """Keep the rows of ``path`` (node indices, root first) and drop the other speculative rows.
+
+        When memory runs out on the way, the same call again goes on where it stopped.
+
+        Args:
+            path: Strictly increasing, 0 first.
+            rows: The same as ``(len(path),)`` int64 on the device, where the caller has it already.
 
         Returns:
             Whether rows had to be moved: a path that is a prefix of the numbering lies in place already.
         """
-        moved = any(node != index for index, node in enumerate(path))
+        moved = not is_prefix(path)
         if moved:
-            first = next(index for index, node in enumerate(path) if node != index)
-            start = self.length + first
-            end = self.length + len(path)
-            rows = torch.tensor(path[first:], device=self.layers[0].keys.device) + self.length
-            for layer in self.layers:
-                # the gather copies all rows before any is stored: path [0, 2, 3] would else overwrite row 2
-                layer.keys[:, :, start:end] = layer.keys[:, :, rows]
-                layer.values[:, :, start:end] = layer.values[:, :, rows]
+            keys = self.layers[0].keys
+            rows = torch.tensor(path, device=keys.device) if rows is None else rows
+            if availability.takes_triton(keys):
+                self._row_mover()(rows, self.length)
+            else:
+                self._move(path, rows)
         self.length += len(path)
         return moved
+
+    def _row_mover(self) -> RowMover:
+        if self._mover is None:
+            self._mover = RowMover([buffer for layer in self.layers for buffer in (layer.keys, layer.values)])
+        return self._mover
+
+    def _move(self, path: Sequence[int], rows: Tensor) -> None:
+        first = next(index for index, node in enumerate(path) if node != index)
+        start, end = self.length + first, self.length + len(path)
+        rows = rows[first:] + self.length
+        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values)]
+        for buffer in buffers[self._num_moved :]:
+            # the gather copies all rows before any is stored: path [0, 2, 3] would else overwrite row 2
+            buffer[:, :, start:end] = buffer[:, :, rows]
+            self._num_moved += 1
+        self._num_moved = 0
+
+
+def is_prefix(path: Sequence[int]) -> bool:
+    """Tell whether a strictly increasing path is 0, 1, 2, ...: its rows lie in place already."""
+    return path[-1] == len(path) - 1

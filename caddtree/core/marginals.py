@@ -12,6 +12,8 @@ from torch import Tensor
 
 from caddtree.core.errors import InputError
 from caddtree.core.options import SMALLEST_TEMPERATURE
+from caddtree.kernels import availability
+from caddtree.kernels.candidates import best_candidates
 
 DEFAULT_WIDTH = 16
 """Candidates kept per position before a builder asks for more: enough in nearly every round."""
@@ -32,6 +34,8 @@ class Marginals:
     tokens: Tensor  # (depth, width) int64
     log_probs: Tensor  # (depth, width) float32, non-increasing along a row
     wider: Callable[[int], Marginals] | None = None
+    _found_usable: list[bool] = attrs.field(factory=list, repr=False)
+    """What a reader of device marginals has learned on its way, so that nobody waits for it twice."""
 
     def __attrs_post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.shape != self.log_probs.shape:
@@ -49,6 +53,8 @@ class Marginals:
             width: Candidates per row; clipped to the vocabulary.
             temperature: Sampling temperature of the request; above zero the drafter is tempered alike.
         """
+        if availability.takes_triton(logits):
+            return _best_on_device(logits, width, temperature)
         logits = logits.float()
         if temperature > 0:
             # from the best logit down: a tiny temperature must not overflow it
@@ -81,12 +87,24 @@ class Marginals:
             self.tokens[:depth],
             self.log_probs[:depth],
             None if wider is None else lambda width: wider(width).clip(depth),
+            self._found_usable,
         )
+
+    @property
+    def is_ranked_on_device(self) -> bool:
+        """Whether builders rank these on the device, where every number is looked at: asking before would only wait."""
+        return availability.takes_triton(self.log_probs)
+
+    def note_usable(self, is_usable: bool) -> None:
+        """Remember what :meth:`is_usable` shall say."""
+        self._found_usable[:] = [is_usable]
 
     def is_usable(self) -> bool:
         """Tell whether every number is a log-probability: no NaN, nothing above zero."""
-        # host sync: one flag; a NaN compares false
-        return bool((self.log_probs <= LARGEST_LOG_PROB).all())
+        if not self._found_usable:
+            # host sync: one flag; a NaN compares false
+            return bool((self.log_probs <= LARGEST_LOG_PROB).all())
+        return self._found_usable[0]
 
 
 def _best(logits: Tensor, log_probs: Tensor, width: int) -> Marginals:
@@ -110,6 +128,13 @@ def _best(logits: Tensor, log_probs: Tensor, width: int) -> Marginals:
     chosen = torch.where(values == -torch.inf, values, log_probs.gather(1, tokens))
     wider = (lambda more: _best(logits, log_probs, more)) if width < vocabulary else None
     return Marginals(tokens, chosen, wider)
+
+
+def _best_on_device(logits: Tensor, width: int, temperature: float) -> Marginals:
+    vocabulary = logits.shape[-1]
+    tokens, log_probs = best_candidates(logits, min(width, vocabulary), temperature=temperature)
+    wider = (lambda more: _best_on_device(logits, more, temperature)) if width < vocabulary else None
+    return Marginals(tokens, log_probs, wider)
 
 
 def _best_untied(logits: Tensor, log_probs: Tensor, width: int) -> Marginals | None:

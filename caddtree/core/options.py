@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -71,3 +71,34 @@ class GenerationOptions:
     seed: int = attrs.field(default=0, validator=_integer(0, 2**64 - 1))
     stop: tuple[str, ...] = attrs.field(default=(), converter=_stop_tuple, validator=_strings)
     ignore_eos: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+
+
+def _buckets(_instance: object, _attribute: attrs.Attribute[Any], value: tuple[int, ...] | None) -> None:
+    if value is None:
+        return
+    whole = all(isinstance(rows, int) and not isinstance(rows, bool) for rows in value)
+    if not value or not whole or list(value) != sorted(set(value)) or value[0] < 1:
+        raise InputError(f"buckets must be ascending row counts of at least 1, such as [1, 16, 32], found {list(value)}")
+
+
+def _word(*allowed: str) -> Any:
+    def validate(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in allowed:
+            raise InputError(f"{attribute.name} must be one of {', '.join(allowed)}, found {value!r}")
+
+    return validate
+
+
+@attrs.frozen
+class RuntimeOptions:
+    """How the models are executed; a recipe's ``runtime`` section. Tokens never depend on it."""
+
+    graphs: Literal["auto", "never"] = attrs.field(default="auto", validator=_word("auto", "never"))
+    """Whether forwards over draft trees are captured as CUDA graphs; ``auto`` means on a CUDA device."""
+    compile: Literal["auto", "always", "never"] = attrs.field(default="auto", validator=_word("auto", "always", "never"))
+    """Whether the layers go through torch.compile; ``auto`` means on a CUDA device."""
+    buckets: tuple[int, ...] | None = attrs.field(
+        default=None, converter=lambda rows: None if rows is None else tuple(rows), validator=_buckets
+    )
+    """Rows that forwards over draft trees are padded to, ascending; a bucket of r rows holds r - 1 draft nodes. The
+    default where graphs or compiled layers run is 1, 2, 4, ... 64, 96, 128, ... 1024; elsewhere nothing is padded."""

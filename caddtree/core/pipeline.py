@@ -18,7 +18,7 @@ import torch
 from caddtree.core.acceptance import AcceptanceRule, MatchChoice, Walk, check_finite
 from caddtree.core.context import RoundContext
 from caddtree.core.draft_tree import DraftTree
-from caddtree.core.errors import CompatibilityError, InputError
+from caddtree.core.errors import CompatibilityError, InputError, ResourceError
 from caddtree.core.learned import AcceptanceAlarm, CostScale, LongRunSpeed
 from caddtree.core.marginals import Marginals
 from caddtree.core.options import GenerationOptions
@@ -28,6 +28,7 @@ from caddtree.core.sampler import Processor, Sampler
 from caddtree.core.stages import stage
 from caddtree.core.target import Target, TargetState
 from caddtree.core.text import TextStream, encode_prompt
+from caddtree.core.tree_packet import padded_rows
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +90,10 @@ class Decoder:
         self.target.tap(drafter.required_layers)
         drafter.bind(self.target)
         verifier.bind(self.target)
-        # a fixed budget meets one size and may have any; one that is chosen anew every round keeps to those that pay
-        self.candidate_counts = self.target.candidate_counts if tree_builder.needs_cost_model else None
+        # where forwards are padded every budget fills its rows; elsewhere a fixed one meets one size and may have any,
+        # and one that is chosen anew every round keeps to those that pay
+        is_padded = self.target.runner.row_buckets is not None
+        self.candidate_counts = self.target.candidate_counts if is_padded or tree_builder.needs_cost_model else None
         self.eos_token_ids = _eos_token_ids(self.target.model, tokenizer)
         self._is_prepared = not tree_builder.needs_cost_model
 
@@ -235,11 +238,18 @@ class Session:
         self._text = TextStream(decoder.tokenizer, options.stop)
         self._pieces: list[str] = []
         self._unusable_drafts = 0
+        self._largest_count: int | None = None
+        """Draft nodes that fit the memory, once a round has run out of it."""
+        self._num_tried: int | None = None
+        """Draft nodes of the round that is being run, once its tree is there."""
         self._stop_tokens = frozenset() if options.ignore_eos else decoder.eos_token_ids
         capacity = len(prompt) + min(max_new_tokens, _INITIAL_NEW_ROWS) + _TREE_ROWS
         self.target_state: TargetState = decoder.target.start(capacity)
         self.draft_state: DraftState = None
-        self.first_chunk = self._prefill(prompt)
+        try:
+            self.first_chunk = self._prefill(prompt)
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory("prefill", len(prompt)) from error
 
     @torch.inference_mode()
     def step(self, *, candidate_counts: tuple[int, ...] | None = None) -> Chunk:
@@ -250,21 +260,33 @@ class Session:
         """
         if self._should_stop is not None and self._should_stop():
             return self._end("cancelled")
+        context = self._context(candidate_counts)
+        try:
+            return self._round(context)
+        except torch.OutOfMemoryError as error:
+            self._make_room(context, error)
+        try:
+            return self._round(attrs.evolve(context, candidate_counts=self._allowed(context.candidate_counts)))
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory(f"round {len(self.rounds)}", context.context_length) from error
+
+    def _round(self, context: RoundContext) -> Chunk:
         decoder, where = self.decoder, f"round {len(self.rounds)}"
+        self._num_tried = None
 
         started = time.perf_counter()
-        context = self._context(candidate_counts)
         with stage("drafter", decoder.drafter, where):
-            marginals, is_unusable = self._draft(context)
+            marginals = self._draft(context)
         drafted = time.perf_counter()
         with stage("tree_builder", decoder.tree_builder, where):
-            tree = self._build(marginals, context)
+            tree, is_unusable = self._build(marginals, context)
+        self._num_tried = tree.num_drafts
         built = time.perf_counter()
         with stage("verifier", decoder.verifier, where):
             walk = decoder.verifier.verify(self.target_state, tree, self._rule)
         verified = time.perf_counter()
         walk, text = self._emit(walk)
-        self._commit(context.root_token, walk, where)
+        self._commit(context, walk, where)
         with stage("cost_model", decoder.cost_model, where):
             predicted = self._predicted_seconds(tree.num_drafts, context)
         committed = time.perf_counter()
@@ -300,7 +322,36 @@ class Session:
         self.prefill_seconds = time.perf_counter() - started
         return Chunk(text, (choice,), None)
 
+    def _make_room(self, context: RoundContext, error: torch.OutOfMemoryError) -> None:
+        """Free what can be freed, and let this request keep to half the draft nodes from now on."""
+        tried = self._num_tried
+        if tried is None:
+            tried = max(context.candidate_counts or (_TREE_ROWS - 1,))
+        self._largest_count = tried // 2
+        self.decoder.target.free_memory()
+        logger.warning(
+            "round %d: out of memory (%s); tried again, from now on with at most %d draft nodes",
+            len(self.rounds),
+            str(error).strip().partition("\n")[0],
+            self._largest_count,
+        )
+
+    def _out_of_memory(self, where: str, context_length: int) -> ResourceError:
+        tried = "" if self._largest_count is None else f", also with at most {self._largest_count} draft nodes"
+        return ResourceError(
+            f"{where}: out of memory at context length {context_length}{tried}. "
+            f"Lower max_new_tokens, the builder's budget or target.prefill_chunk, or use a smaller dtype."
+        )
+
+    def _allowed(self, counts: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if self._largest_count is None:
+            return counts
+        if counts is None:
+            return tuple(range(self._largest_count + 1))
+        return tuple(count for count in counts if count <= self._largest_count) or (0,)
+
     def _context(self, candidate_counts: tuple[int, ...] | None) -> RoundContext:
+        runner, last = self.decoder.target.runner, self.rounds[-1] if self.rounds else None
         return RoundContext(
             root_token=self.tokens[-1],
             context_length=self.target_state.context_length,
@@ -309,40 +360,61 @@ class Session:
             temperature=self.options.temperature,
             cost_model=self.decoder.cost_model,
             stop_tokens=self._stop_tokens,
-            candidate_counts=self.decoder.candidate_counts if candidate_counts is None else candidate_counts,
+            candidate_counts=self._allowed(candidate_counts or self.decoder.candidate_counts),
+            row_buckets=runner.row_buckets,
+            previous_rows=None if last is None else padded_rows(last.num_draft_nodes + 1, runner.row_buckets),
             cost_scale=self.decoder.cost_scale.scale,
             round_index=len(self.rounds),
             tokens_per_second=self.decoder.speed.tokens_per_second,
         )
 
-    def _draft(self, context: RoundContext) -> tuple[Marginals | None, bool]:
+    def _draft(self, context: RoundContext) -> Marginals | None:
         if context.max_depth == 0 or self._unusable_drafts >= _UNUSABLE_DRAFTS_ALLOWED:
-            return None, False
+            return None
         request = DraftRequest(context.root_token, context.context_length, context.max_depth, context.temperature)
         marginals = self.decoder.drafter.draft(self.draft_state, request)
-        if marginals is None or marginals.depth == 0:
-            return None, False
-        if not marginals.is_usable():
-            self._unusable_drafts += 1
-            logger.warning("round %d: the drafter's output is not finite; no draft nodes", len(self.rounds))
-            if self._unusable_drafts == _UNUSABLE_DRAFTS_ALLOWED:
-                logger.warning(
-                    "the drafter is switched off for this request after %d such rounds", self._unusable_drafts
-                )
-            return None, True
-        return marginals.clip(context.max_depth), False
+        return None if marginals is None or marginals.depth == 0 else marginals.clip(context.max_depth)
 
-    def _build(self, marginals: Marginals | None, context: RoundContext) -> DraftTree:
+    def _build(self, marginals: Marginals | None, context: RoundContext) -> tuple[DraftTree, bool]:
+        """Return the tree, and whether the draft had to be thrown away."""
+        root_only = DraftTree.root_only(context.root_token)
         if marginals is None:
-            return DraftTree.root_only(context.root_token)
-        tree = self.decoder.tree_builder.build(marginals, context)
+            return root_only, False
+        tree = None
+        # the ranking on the device says it on the way; elsewhere no builder has to cope with such numbers
+        if marginals.is_ranked_on_device or marginals.is_usable():
+            tree = self.decoder.tree_builder.build(marginals, context)
+        if tree is None or (marginals.is_ranked_on_device and not marginals.is_usable()):
+            self._note_unusable()
+            return root_only, True
         tree.check(max_depth=context.max_depth, vocabulary_size=self.decoder.target.vocabulary_size)
-        return tree
+        return tree, False
 
-    def _commit(self, root_token: int, walk: Walk, where: str) -> None:
-        with stage("target", self.decoder.target.model, where):
-            features = self.decoder.target.commit(self.target_state, walk.path)
-        self._commit_draft([root_token, *walk.tokens[:-1]], features, where)
+    def _note_unusable(self) -> None:
+        self._unusable_drafts += 1
+        logger.warning("round %d: the drafter's output is not finite; no draft nodes", len(self.rounds))
+        if self._unusable_drafts == _UNUSABLE_DRAFTS_ALLOWED:
+            logger.warning("the drafter is switched off for this request after %d such rounds", self._unusable_drafts)
+
+    def _commit(self, context: RoundContext, walk: Walk, where: str) -> None:
+        tokens = [context.root_token, *walk.tokens[:-1]]
+        features: list[torch.Tensor | None] = []
+
+        def commit() -> None:
+            # the tokens are out: what is done of this is not done again
+            if not features:
+                with stage("target", self.decoder.target.model, where):
+                    features.append(self.decoder.target.commit(self.target_state, walk.path))
+            self._commit_draft(tokens, features[0], where)
+
+        try:
+            commit()
+        except torch.OutOfMemoryError as error:
+            self._make_room(context, error)
+            try:
+                commit()
+            except torch.OutOfMemoryError as again:
+                raise self._out_of_memory(where, context.context_length) from again
 
     def _commit_draft(self, tokens: Sequence[int], features: torch.Tensor | None, where: str) -> None:
         with stage("drafter", self.decoder.drafter, where):

@@ -89,7 +89,11 @@ class TreeBuilder(Protocol):
 
 @runtime_checkable
 class CostModel(Protocol):
-    """(draft nodes, context) -> seconds of a whole round, in two parts around the choice of the tree."""
+    """(draft nodes, context) -> seconds of a whole round, in two parts around the choice of the tree.
+
+    A model may also have a float attribute ``switch_seconds``: what a round costs more when its forward runs other
+    (padded) rows than the one before.
+    """
 
     def prepare(self, decoder: Decoder) -> None:
         """Get ready for this decoder: load, measure or compute what the seconds come from; may take long."""

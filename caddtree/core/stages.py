@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from caddtree.core.errors import NumericalError, ResourceError, StageError
 
 
@@ -19,7 +21,8 @@ def stage(kind: str, component: object, where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (NumericalError, ResourceError, StageError):
+    except (NumericalError, ResourceError, StageError, torch.OutOfMemoryError):
+        # what is no component's fault has its own name
         raise
     except Exception as error:
         name = type(component).__name__

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -15,7 +16,9 @@ from torch import Tensor
 from caddtree.core.attention_mask import MaskFormat, Masks
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError
-from caddtree.core.kv_cache import TreeCache
+from caddtree.core.kv_cache import TreeCache, is_prefix
+from caddtree.core.runner import PlainRunner, TargetRunner, TreeAttention
+from caddtree.core.tree_packet import pack_tree, padded_rows
 from caddtree.kernels.linear import FastLinears
 
 logger = logging.getLogger(__name__)
@@ -35,10 +38,17 @@ class TargetState:
     features: Tensor | None = None
     """``(nodes, layers * hidden)`` tapped in the last forward; None when no layer is tapped."""
 
+    _release: Callable[[TreeCache], None] | None = None
+
     @property
     def context_length(self) -> int:
         """Committed KV rows."""
         return self.cache.length
+
+    def __del__(self) -> None:
+        """Give the cache back to whoever lent it."""
+        if self._release is not None:
+            self._release(self.cache)
 
 
 class Target:
@@ -50,6 +60,7 @@ class Target:
         context_limit: Positions to use at most; the model's own limit when None.
         fingerprint: Identity of model and tokenizer, compared with the one a drafter was trained for.
         num_tokens: Tokens that the tokenizer knows, where the embedding has padding rows behind them.
+        runner: How forwards over draft trees are run; plainly when None.
 
     Raises:
         CompatibilityError: If the architecture cannot verify a draft tree.
@@ -63,8 +74,10 @@ class Target:
         context_limit: int | None = None,
         fingerprint: str | None = None,
         num_tokens: int | None = None,
+        runner: TargetRunner | None = None,
     ) -> None:
         self.model = model
+        self.runner: TargetRunner = runner or PlainRunner()
         self.config = model.config.get_text_config(decoder=True)
         self.prefill_chunk = prefill_chunk
         self.fingerprint = fingerprint
@@ -86,15 +99,28 @@ class Target:
         self._tapped: list[Tensor] | None = None
         self._tapped_layers: tuple[int, ...] = ()
         self._linears = FastLinears(model)
+        self.layer_execution: AbstractContextManager[None] = self._linears
+        """Entered while the decoder runs with fixed shapes: what makes the modules of this model faster."""
         self._check_head()
+        self.runner.prepare(self)
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The decoder layers, in order."""
+        layers: Sequence[Any] = self._layers
+        return layers
 
     @property
     def candidate_counts(self) -> tuple[int, ...] | None:
         """Draft-node counts that an adaptive builder should keep to, or None for any.
 
-        oneDNN makes its kernels anew for every number of rows, which costs 2.4 ms for the demo pair when a size is
-        met first: a builder that took every size would meet most of them.
+        Where forwards are padded, those that fill their rows. On a CPU oneDNN makes its kernels anew for every number
+        of rows, which costs 2.4 ms for the demo pair when a size is met first: a builder that took every size would
+        meet most of them.
         """
+        buckets = self.runner.row_buckets
+        if buckets is not None:
+            return tuple(rows - 1 for rows in buckets)
         return _FEW_SHAPES if len(self._linears) else None
 
     @property
@@ -155,7 +181,14 @@ class Target:
     def start(self, capacity: int) -> TargetState:
         """Return the state of a new sequence with room for ``capacity`` KV rows; it grows when needed."""
         self._linears.refresh()
-        return TargetState(TreeCache(self.num_layers, capacity))
+        cache = self.runner.borrow(self, capacity, lambda rows: TreeCache(self.num_layers, rows))
+        return TargetState(cache, release=lambda cache: self.runner.give_back(self, cache))
+
+    def free_memory(self) -> None:
+        """Give back device memory that nothing in use needs."""
+        self.runner.free()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def prefill(
@@ -181,29 +214,88 @@ class Target:
             on_chunk(chunk, state.features)
         return self.head_logits(hidden[-1:])[0]
 
+    def place(self, state: TargetState, tree: DraftTree, attention: TreeAttention | None = None) -> DraftTree:
+        """Return the tree with its packet where the target runs, as padded as the runner wants it.
+
+        A forward whose shapes follow the tree needs none on a CPU, where the walk reads the tree itself.
+        """
+        buckets = self.runner.row_buckets
+        if self.device.type == "cpu" and buckets is None and not (attention or self.mask_format).has_fixed_shapes:
+            return tree
+        num_rows = padded_rows(tree.num_nodes, buckets)
+        if tree.packet is not None and tree.packet_rows == num_rows:
+            return tree
+        packet = pack_tree(tree, state.context_length, num_rows)
+        if self.device.type != "cpu":
+            # pinned memory makes the copy asynchronous: the host goes on while it runs
+            packet = packet.pin_memory().to(self.device, non_blocking=True)
+        return attrs.evolve(tree, packet=packet, packet_rows=num_rows)
+
     @torch.inference_mode()
-    def forward_tree(self, state: TargetState, tree: DraftTree) -> Tensor:
-        """Return logits ``(nodes, vocabulary)``; every node sees the context, its ancestors and itself.
+    def forward_tree(self, state: TargetState, tree: DraftTree, attention: TreeAttention | None = None) -> Tensor:
+        """Return logits, one row per node; every node sees the context, its ancestors and itself.
 
         The nodes' KV rows lie behind the committed ones until :meth:`commit` keeps some of them.
+
+        Args:
+            state: The sequence; it keeps the tapped features.
+            tree: At most as deep as there are positions; :meth:`place` has been asked for its packet.
+            attention: How the layers attend; under dense masks when None.
+
+        Returns:
+            ``(rows, vocabulary)``: the nodes, and behind them rows of padding where the runner pads.
         """
+        return self.runner.forward(self, state, tree, attention or self.mask_format)
+
+    def forward_view(self, state: TargetState, tree: DraftTree) -> Tensor:
+        """Return logits ``(nodes, vocabulary)`` by shapes that follow the tree, under dense masks."""
         tokens, depths = tree.tokens.to(self.device), tree.depths.to(self.device)
         visible = None if tree.num_nodes == 1 else tree.visibility_mask().to(self.device)
         return self.head_logits(self._forward(state, tokens, depths, visible))
 
+    def run_decoder(
+        self, tokens: Tensor, positions: Tensor, cache: TreeCache, **arguments: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the decoder over new rows.
+
+        Args:
+            tokens: ``(rows,)`` int64.
+            positions: ``(rows,)`` int64.
+            cache: Takes the rows' keys and values.
+            **arguments: What the attention needs, a mask among it.
+
+        Returns:
+            Normed hidden states ``(rows, hidden)``, and the tapped features ``(rows, layers * hidden)`` or None.
+        """
+        self._tapped = []
+        try:
+            with self._linears if cache.slots is None else self.layer_execution:
+                output = self._decoder(
+                    input_ids=tokens[None],
+                    position_ids=positions[None],
+                    past_key_values=cache,
+                    use_cache=True,
+                    **arguments,
+                )
+            features = torch.cat(self._tapped, dim=-1)[0] if self._tapped else None
+        finally:
+            self._tapped = None
+        return output.last_hidden_state[0], features
+
     @torch.inference_mode()
     def commit(self, state: TargetState, path: Sequence[int]) -> Tensor | None:
         """Keep the KV rows of ``path`` (root first) and return its features, ``(len(path), ...)`` or None."""
-        state.cache.commit(path)
-        features, state.features = state.features, None
-        if features is None:
-            return None
-        if path[-1] == len(path) - 1:  # strictly increasing: then it is the prefix 0, 1, 2, ...
-            return features[: len(path)]
-        return features[torch.tensor(path, device=features.device)]
+        rows = None if is_prefix(path) else torch.tensor(path).to(self.device, non_blocking=True)
+        features = state.features
+        if features is not None:
+            features = features[: len(path)] if rows is None else features[rows]
+        # last: when memory runs out in it, the same call again goes on
+        state.cache.commit(path, rows)
+        state.features = None
+        return features
 
     def _forward(self, state: TargetState, tokens: Tensor, depths: Tensor, visible: Tensor | None) -> Tensor:
-        """Run the decoder over new rows; return normed hidden states ``(rows, hidden)``."""
+        """Run the decoder over new rows behind the committed ones; return normed hidden states ``(rows, hidden)``."""
         length = state.cache.length
         state.cache.reserve(len(tokens))
         masks: Masks
@@ -214,20 +306,7 @@ class Target:
             if visible is None:
                 visible = torch.ones(1, 1, dtype=torch.bool, device=self.device)
             masks = self.mask_format.build(visible, depths, length, self.dtype)
-        self._tapped = []
-        try:
-            with self._linears:
-                output = self._decoder(
-                    input_ids=tokens[None],
-                    position_ids=(length + depths)[None],
-                    attention_mask=masks,
-                    past_key_values=state.cache,
-                    use_cache=True,
-                )
-            state.features = torch.cat(self._tapped, dim=-1)[0] if self._tapped else None
-        finally:
-            self._tapped = None
-        hidden: Tensor = output.last_hidden_state[0]
+        hidden, state.features = self.run_decoder(tokens, length + depths, state.cache, attention_mask=masks)
         return hidden
 
     def _keep(self, _module: object, _args: object, output: Any) -> None:

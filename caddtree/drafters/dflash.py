@@ -6,7 +6,7 @@ Source: DFlash, arXiv:2602.06036; formats in ``dflash_checkpoint.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,6 +20,7 @@ from caddtree.core.protocols import DraftRequest
 from caddtree.core.target import Target
 from caddtree.drafters import dflash_checkpoint
 from caddtree.drafters.dflash_network import DFlashConfig, DFlashNetwork
+from caddtree.drafters.dflash_static import DraftBuffers, StaticDraft
 from caddtree.kernels.linear import FastLinears
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
@@ -32,11 +33,19 @@ _INITIAL_ROWS = 1024
 class DFlashState:
     """One sequence inside the drafter: context keys and values, and features not yet projected."""
 
+    buffers: DraftBuffers | None = None
+    """Where keys and values live when the draft model runs with fixed shapes; ``keys`` and ``values`` are its own."""
     keys: list[Tensor] = attrs.field(factory=list)  # per layer (1, key/value heads, capacity, head_dim)
     values: list[Tensor] = attrs.field(factory=list)
     length: int = 0
     """Rows projected."""
     waiting: list[Tensor] = attrs.field(factory=list)  # raw features (rows, layers * hidden)
+    _release: Callable[[DraftBuffers], None] | None = None
+
+    def __del__(self) -> None:
+        """Give the buffers back to whoever lent them."""
+        if self._release is not None and self.buffers is not None:
+            self._release(self.buffers)
 
 
 @attrs.define(eq=False)
@@ -60,6 +69,7 @@ class DFlash:
     _folder: Path | None = attrs.field(default=None, init=False)
     _network: DFlashNetwork | None = attrs.field(default=None, init=False)
     _target: Target | None = attrs.field(default=None, init=False)
+    _static: StaticDraft | None = attrs.field(default=None, init=False)
     _linears: FastLinears = attrs.field(factory=lambda: FastLinears(nn.Module()), init=False)
 
     @property
@@ -94,12 +104,14 @@ class DFlash:
         self._network = dflash_checkpoint.load_network(self._folder, config, dtype, target.device)
         self._linears = FastLinears(self._network)
         self._target = target
+        if target.runner.row_buckets is not None:
+            self._static = StaticDraft(self._network, target)
         logger.info("%s", dflash_checkpoint.describe(config))
         self._self_check(target)
 
     def start(self) -> DFlashState:
         """Return an empty context."""
-        return DFlashState()
+        return DFlashState(release=None if self._static is None else self._static.release)
 
     def commit(self, state: DFlashState, tokens: Sequence[int], features: Tensor | None) -> None:
         """Queue the features of committed tokens; the next draft projects them all at once, and prefill its own."""
@@ -116,21 +128,57 @@ class DFlash:
     @torch.inference_mode()
     def draft(self, state: DFlashState, request: DraftRequest) -> Marginals:
         """Return the marginals of the slots behind the root, in one pass of the draft model."""
-        _, target = self._bound()
-        self._project_waiting(state)
-        if state.length != request.context_length:
+        committed = state.length + sum(len(rows) for rows in state.waiting)
+        if committed != request.context_length:
             raise CompatibilityError(
-                f"drafter dflash: {state.length} positions were committed, the root is at {request.context_length}"
+                f"drafter dflash: {committed} positions were committed, the root is at {request.context_length}"
             )
-        hidden = self._run_block(state, request.root_token)
         depth = min(request.max_depth, self.draft_length or self.config.block_size - 1)
-        # slots beyond the depth were run, because every slot sees the whole block, but need no head
-        logits = target.head_logits(hidden[1 : depth + 1].to(target.dtype)).float()
+        if self._static is None:
+            logits = self._view_logits(state, request.root_token, depth)
+        else:
+            logits = self._static_logits(self._static, state, request.root_token)[:depth]
         if self.config.output_multiplier != 1.0:
             logits = logits * self.config.output_multiplier
         if (cap := self.config.final_logit_softcapping) is not None:
             logits = torch.tanh(logits / cap) * cap
         return Marginals.from_logits(logits, self.width, temperature=request.temperature)
+
+    def _view_logits(self, state: DFlashState, root_token: int, depth: int) -> Tensor:
+        """Return logits ``(depth, vocabulary)`` by shapes that follow the context."""
+        _, target = self._bound()
+        self._project_waiting(state)
+        hidden = self._run_block(state, root_token)
+        # slots beyond the depth were run, because every slot sees the whole block, but need no head
+        return target.head_logits(hidden[1 : depth + 1].to(target.dtype))
+
+    def _static_logits(self, static: StaticDraft, state: DFlashState, root_token: int) -> Tensor:
+        """Return logits ``(block size - 1, vocabulary)`` by fixed shapes."""
+        block_size = self.config.block_size
+        if sum(len(rows) for rows in state.waiting) > block_size:
+            self._project_waiting(state)
+        num_new = sum(len(rows) for rows in state.waiting)
+        self._reserve(state, state.length + num_new + block_size)
+        assert state.buffers is not None
+        logits = static.logits(state.buffers, state.length, state.waiting, root_token)
+        state.length += num_new
+        state.waiting.clear()
+        return logits
+
+    def _reserve(self, state: DFlashState, num_rows: int) -> None:
+        """Make room for the keys and values of ``num_rows`` positions."""
+        if self._static is not None:
+            old = state.buffers
+            if old is None or old.capacity < num_rows:
+                new = self._static.start(max(_INITIAL_ROWS, num_rows))
+                for mine, kept in zip((new.keys, new.values), (state.keys, state.values), strict=True):
+                    for rows, before in zip(mine, kept, strict=False):
+                        rows[:, :, : state.length] = before[:, :, : state.length]
+                state.buffers, state.keys, state.values = new, new.keys, new.values
+            return
+        for buffers in (state.keys, state.values):
+            for layer, rows in enumerate(buffers):
+                buffers[layer] = _with_room(rows, state.length, num_rows)
 
     def _run_block(self, state: DFlashState, root_token: int) -> Tensor:
         network, target = self._bound()
@@ -165,21 +213,22 @@ class DFlash:
             return
         network, target = self._bound()
         raw = torch.cat(state.waiting) if len(state.waiting) > 1 else state.waiting[0]
-        state.waiting.clear()
         start, end = state.length, state.length + len(raw)
         positions = torch.arange(start, end, device=target.device)
         with self._linears:
             features = network.context_features(raw.to(network.norm.weight.dtype)[None])
             projected = network.context_keys_values(features, positions)
-        for layer, (keys, values) in enumerate(projected):
-            if len(state.keys) <= layer:
-                capacity = max(_INITIAL_ROWS, end)
+        if not state.keys and self._static is None:
+            capacity = max(_INITIAL_ROWS, end)
+            for keys, values in projected:
                 state.keys.append(keys.new_zeros((1, keys.shape[1], capacity, keys.shape[3])))
                 state.values.append(values.new_zeros((1, values.shape[1], capacity, values.shape[3])))
-            state.keys[layer] = _with_room(state.keys[layer], start, end)
-            state.values[layer] = _with_room(state.values[layer], start, end)
+        self._reserve(state, end)
+        for layer, (keys, values) in enumerate(projected):
             state.keys[layer][:, :, start:end] = keys
             state.values[layer][:, :, start:end] = values
+        # last: when memory runs out on the way, the next draft finds everything as it was
+        state.waiting.clear()
         state.length = end
 
     def _bound(self) -> tuple[DFlashNetwork, Target]:

@@ -72,14 +72,21 @@ class DraftAttention(nn.Module):
         values = self.v_proj(rows).view(shape).transpose(1, 2)
         return rotate(keys, cos, sin), values
 
+    def queries(self, block: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return rotated queries ``(batch, heads, slots, head_dim)`` of ``(batch, slots, hidden)``."""
+        shape = (*block.shape[:2], self.num_heads, self.head_dim)
+        return rotate(self.q_norm(self.q_proj(block).view(shape)).transpose(1, 2), cos, sin)
+
     def forward(
         self, block: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     ) -> Tensor:
         """Return the attention output ``(batch, slots, hidden)`` of the block over all given rows."""
-        shape = (*block.shape[:2], self.num_heads, self.head_dim)
-        queries = rotate(self.q_norm(self.q_proj(block).view(shape)).transpose(1, 2), cos, sin)
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, enable_gqa=self.num_heads != self.num_key_value_heads
+            self.queries(block, cos, sin),
+            keys,
+            values,
+            attn_mask=mask,
+            enable_gqa=self.num_heads != self.num_key_value_heads,
         )
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output

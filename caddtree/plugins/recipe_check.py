@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from caddtree.core.errors import PluginError
-from caddtree.core.options import GenerationOptions
+from caddtree.core.options import GenerationOptions, RuntimeOptions
 from caddtree.plugins.combination import check_combination, works_with
 from caddtree.plugins.hooks import KINDS, Kind
 from caddtree.plugins.nodes import BrokenNode, MappingNode, Node, Origin, Problem, ScalarNode, plain_value, shown
@@ -15,7 +15,7 @@ from caddtree.plugins.options import OptionInfo, check_options, constructor_argu
 from caddtree.plugins.recipe_sections import Recipe, StageChoice, TargetOptions
 from caddtree.plugins.registry import Registry
 
-_SECTIONS = ("extends", "description", "target", *KINDS, "generation")
+_SECTIONS = ("extends", "description", "target", *KINDS, "runtime", "generation")
 _UNKNOWN_SHOWN = 20
 
 
@@ -31,11 +31,12 @@ def check_recipe(merged: MappingNode, registry: Callable[[], Registry], problems
     _refuse_unknown_sections(merged, problems)
     description = _description(merged.get("description"), problems)
     target = _plain_section(merged, "target", TargetOptions, problems)
+    runtime = _plain_section(merged, "runtime", RuntimeOptions, problems)
     generation = _plain_section(merged, "generation", GenerationOptions, problems)
     stages = {kind: _stage(merged, kind, registry, problems) for kind in KINDS}
     chosen = {kind: stage for kind, stage in stages.items() if stage is not None}
     _refuse_conflicts(merged, chosen, registry, problems)
-    if len(problems) > before or target is None or generation is None or len(chosen) < len(KINDS):
+    if len(problems) > before or target is None or runtime is None or generation is None or len(chosen) < len(KINDS):
         return None
     return Recipe(
         target=target,
@@ -43,6 +44,7 @@ def check_recipe(merged: MappingNode, registry: Callable[[], Registry], problems
         tree_builder=chosen["tree_builder"],
         cost_model=chosen["cost_model"],
         verifier=chosen["verifier"],
+        runtime=runtime,
         generation=generation,
         description=description,
     )
@@ -71,7 +73,7 @@ def _description(node: Node | None, problems: list[Problem]) -> str | None:
 
 
 def _plain_section(merged: MappingNode, section: str, sections_class: type, problems: list[Problem]) -> Any:
-    """Return the checked ``target`` or ``generation``, or None."""
+    """Return the checked ``target``, ``runtime`` or ``generation``, or None."""
     node = _mapping(merged, section, problems)
     if node is None:
         return None
@@ -89,7 +91,7 @@ def _options(sections_class: type) -> tuple[OptionInfo, ...]:
 
 def _mapping(merged: MappingNode, section: str, problems: list[Problem]) -> MappingNode | None:
     entry = merged.entries.get(section)
-    if entry is None and section == "generation":
+    if entry is None and section in ("runtime", "generation"):
         return MappingNode({}, merged.origin)
     if entry is None:
         example = "target: {model: FOLDER}" if section == "target" else f"{section}: {{name: NAME}}"
@@ -100,7 +102,7 @@ def _mapping(merged: MappingNode, section: str, problems: list[Problem]) -> Mapp
     if not isinstance(entry.node, BrokenNode):
         value = plain_value(entry.node)
         found = "nothing" if value is None else shown(value)
-        key = {"target": "model", "generation": "temperature"}.get(section, "name")
+        key = {"target": "model", "runtime": "graphs", "generation": "temperature"}.get(section, "name")
         fix = (
             f"; write {{{key}: {value}}}"
             if isinstance(value, str) and len(value) <= 40

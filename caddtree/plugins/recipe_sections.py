@@ -8,7 +8,7 @@ from typing import Any, Literal
 import attrs
 from attrs.validators import optional
 
-from caddtree.core.options import GenerationOptions
+from caddtree.core.options import GenerationOptions, RuntimeOptions
 from caddtree.plugins.hooks import KINDS, Kind
 from caddtree.plugins.nodes import shown
 from caddtree.plugins.yaml_writer import write_yaml
@@ -63,6 +63,7 @@ class Recipe:
     tree_builder: StageChoice
     cost_model: StageChoice
     verifier: StageChoice
+    runtime: RuntimeOptions = attrs.field(factory=RuntimeOptions)
     generation: GenerationOptions = attrs.field(factory=GenerationOptions)
     description: str | None = None
     label: str = attrs.field(default="recipe", eq=False)
@@ -80,6 +81,8 @@ class Recipe:
         for kind in KINDS:
             choice = self.stage(kind)
             sections[kind] = {"name": choice.name, **choice.options}
+        buckets = self.runtime.buckets
+        sections["runtime"] = {**attrs.asdict(self.runtime), "buckets": None if buckets is None else list(buckets)}
         sections["generation"] = {**attrs.asdict(self.generation), "stop": list(self.generation.stop)}
         return sections
 

@@ -19,8 +19,10 @@ from caddtree.plugins.hooks import hookimpl
 from caddtree.tree_builders.options import allowed_counts, at_least, one_of
 
 _FIRST_NODES = 24
+_FIRST_NODES_ON_DEVICE = 63
 _GROWTH = 2
-"""Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals."""
+"""Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals. On a
+device a second look costs more than the nodes of the first."""
 
 
 @attrs.frozen
@@ -65,7 +67,7 @@ class CaDDTree:
         seconds = round_seconds(context.cost_model, counts, context)
         speed = context.tokens_per_second if self.objective == "price" else None
         frontier, count = self._search(marginals, counts, seconds, speed, context.stop_tokens)
-        return tree_from_selection(context.root_token, frontier, count)
+        return tree_from_selection(frontier, count, context)
 
     def _counts(self, context: RoundContext) -> NDArray[np.int64]:
         if context.candidate_counts is None:
@@ -81,7 +83,7 @@ class CaDDTree:
         stop_tokens: frozenset[int],
     ) -> tuple[Frontier, int]:
         """Rank nodes until no larger tree can be chosen; return them and the chosen count."""
-        num_ranked = _FIRST_NODES
+        num_ranked = _FIRST_NODES_ON_DEVICE if marginals.is_ranked_on_device else _FIRST_NODES
         while True:
             frontier = heaviest_prefixes(marginals, min(num_ranked, int(counts[-1])), stop_tokens)
             num_found = len(frontier)
@@ -140,7 +142,17 @@ def round_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundCon
             f"{context_length}; a cost must be finite and above 0. Measure the profile again."
         )
     seconds: NDArray[np.float64] = (before + after) * context.cost_scale
-    return seconds
+    return seconds + _switch_seconds(model, counts, context)
+
+
+def _switch_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundContext) -> NDArray[np.float64]:
+    """Return ``(sizes,)`` float64: what it costs to run other rows than the round before."""
+    # a model need not know: plugins that say nothing price every round alike
+    switch = float(getattr(model, "switch_seconds", 0.0))
+    if not switch or context.previous_rows is None or context.row_buckets is None:
+        return np.zeros(len(counts))
+    rows = np.array([context.num_rows(count) for count in counts.tolist()])
+    return np.where(rows == context.previous_rows, 0.0, switch * context.cost_scale)
 
 
 def _expected_tokens(frontier: Frontier, counts: NDArray[np.int64], *, is_complete: bool) -> NDArray[np.float64]:

@@ -35,7 +35,7 @@ class Chain:
         depth = min(context.max_depth, marginals.depth if self.length is None else self.length)
         if context.candidate_counts is not None:
             depth = min(depth, allowed_counts(context.candidate_counts, depth)[-1])
-        return tree_from_selection(context.root_token, argmax_chain(marginals.clip(depth), context.stop_tokens), depth)
+        return tree_from_selection(argmax_chain(marginals.clip(depth), context.stop_tokens), depth, context)
 
 
 @hookimpl

@@ -35,7 +35,7 @@ class DDTree:
         if context.candidate_counts is not None:
             count = allowed_counts(context.candidate_counts, self.node_budget)[-1]
         frontier = heaviest_prefixes(marginals.clip(context.max_depth), count, context.stop_tokens)
-        return tree_from_selection(context.root_token, frontier, count)
+        return tree_from_selection(frontier, count, context)
 
 
 @hookimpl

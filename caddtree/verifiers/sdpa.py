@@ -27,6 +27,7 @@ class SdpaVerifier:
         """Return the accepted path of ``tree`` and the target's choices along it."""
         assert self._target is not None, "bind comes first"
         context_length = state.context_length
+        tree = self._target.place(state, tree)
         logits = self._target.forward_tree(state, tree)
         return rule.walk(tree, logits, context_length)
 

@@ -18,6 +18,7 @@ from tests.tree_builders.oracles import (
     narrow,
     probability,
     random_log_probs,
+    round_context,
     tied_log_probs,
 )
 
@@ -223,7 +224,7 @@ def test_nothing_to_rank_gives_an_empty_frontier(depth):
     for frontier in (heaviest_prefixes(empty, 5), heaviest_prefixes(narrow(random_log_probs(0, 2, 3), 3), 0)):
         assert len(frontier) == 0
         assert frontier.expected_acceptance().tolist() == [0.0]
-        assert tree_from_selection(3, frontier, 5).tokens.tolist() == [3]
+        assert tree_from_selection(frontier, 5, round_context(root_token=3)).tokens.tolist() == [3]
 
 
 @settings(max_examples=200, deadline=None)
@@ -235,7 +236,7 @@ def test_trees_are_numbered_with_the_argmax_chain_first(log_probs, count):
     chain = [prefix for prefix in chosen if not any(prefix)]
     numbered = [(), *chain, *[prefix for prefix in chosen if any(prefix)]]
 
-    tree = tree_from_selection(7, frontier, count)
+    tree = tree_from_selection(frontier, count, round_context(root_token=7))
 
     assert tree.parents.tolist() == [-1, *[numbered.index(prefix[:-1]) for prefix in numbered[1:]]]
     assert tree.tokens.tolist() == [7, *[1000 - 3 * prefix[-1] for prefix in numbered[1:]]]
@@ -276,7 +277,7 @@ def test_nothing_is_drafted_behind_the_end_of_the_text(monkeypatch, heap_nodes, 
     frontier = heaviest_prefixes(narrow(log_probs, 6), max_nodes, frozenset(token_of_rank[rank] for rank in STOPS))
 
     assert prefixes(frontier) == exhaustive_with_stops(log_probs, STOPS, max_nodes)
-    tree_from_selection(9, frontier, max_nodes).check(max_depth=4, vocabulary_size=2000)
+    tree_from_selection(frontier, max_nodes, round_context(root_token=9)).check(max_depth=4, vocabulary_size=2000)
 
 
 @pytest.mark.parametrize("width", [2, 16])

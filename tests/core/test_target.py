@@ -121,7 +121,7 @@ def test_l06_a_commit_that_moves_nothing_is_seen(monkeypatch):
     target = Target(model)
     tree = DraftTree.from_parents([5, 6, 7], [-1, 0, 0])
 
-    def lazy(self, path):
+    def lazy(self, path, rows=None):
         self.length += len(path)
 
     state = prefilled(target, [1, 2, 3])

@@ -1,0 +1,36 @@
+"""Which runner fits the options and the device."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from caddtree.core.options import RuntimeOptions
+from caddtree.core.runner import PlainRunner, TargetRunner
+from caddtree.runtime.buckets import DEFAULT_BUCKETS
+from caddtree.runtime.compiled_layers import CompiledFunction
+from caddtree.runtime.cuda_graph import GraphCapture
+from caddtree.runtime.static_runner import StaticRunner
+
+logger = logging.getLogger(__name__)
+
+
+def choose_runner(options: RuntimeOptions, device: torch.device) -> TargetRunner:
+    """Return how to run the models on this device.
+
+    ``auto`` means graphs and compiled layers on a CUDA device. On a CPU it means neither: the linear layers run
+    through oneDNN there already, and against that compiled layers gain nothing (``benchmarks/cpu_runtime.py``).
+    """
+    has_graphs = options.graphs == "auto" and device.type == "cuda"
+    is_compiled = options.compile == "always" or (options.compile == "auto" and device.type == "cuda")
+    if not has_graphs and not is_compiled and options.buckets is None:
+        return PlainRunner()
+    parts: dict[str, Any] = {}
+    if has_graphs:
+        parts["capture"] = GraphCapture(device)
+    if is_compiled:
+        parts["compile"] = CompiledFunction
+    logger.info("runtime: %s, buckets of rows", " and ".join(["fixed shapes", *parts]))
+    return StaticRunner(options.buckets or DEFAULT_BUCKETS, **parts)

@@ -1,0 +1,114 @@
+"""Decoder layers through ``torch.compile``, one layer compiled for all: seconds instead of minutes.
+
+A whole model of 36 layers takes minutes to compile, and again for the next shape. Layers of one kind differ only in
+their weights, which a compiled function takes as inputs, in their place in the cache, which is passed to each as an
+object of its own, and in their number, which is hidden while they run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+class CompiledFunction:
+    """A function that is compiled at its first call; where that fails it runs as it is written, with one warning.
+
+    Args:
+        function: Over tensors, modules and plain objects.
+        dynamic: Whether one compiled form serves all sizes; False makes one per size.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, dynamic: bool = True) -> None:
+        self._plain = function
+        self._function: Callable[..., Any] = torch.compile(function, dynamic=dynamic)
+        self._is_proven = False
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Return what the function returns."""
+        if self._is_proven:
+            return self._function(*arguments, **keywords)
+        try:
+            result = self._function(*arguments, **keywords)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # a missing C++ compiler, a Triton that does not fit the driver, code that cannot be traced
+            detail = str(error).strip().splitlines()
+            logger.warning(
+                "torch.compile does not work here (%s: %s); the models run eagerly. To silence this: "
+                "runtime: {compile: never}",
+                type(error).__name__,
+                detail[0] if detail else "",
+            )
+            self._function = self._plain
+            result = self._plain(*arguments, **keywords)
+        self._is_proven = True
+        return result
+
+
+class LayerCache:
+    """The cache as one compiled layer sees it: its own buffers and the slots of the new rows."""
+
+    is_sliding = False
+    is_compileable = False
+
+    def __init__(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+        self.keys, self.values, self.slots = keys, values, slots
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the rows to their slots and return the whole buffers."""
+        self.keys.index_copy_(2, self.slots, key_states)
+        self.values.index_copy_(2, self.slots, value_states)
+        return self.keys, self.values
+
+
+class CompiledLayers:
+    """While entered, the decoder layers of a model run through one compiled function; see ``Target.layer_execution``.
+
+    Only for forwards of fixed shapes, whose cache knows the slots of their rows.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], compile: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        run_layer = compile(_run_layer)
+        self._patches: list[tuple[dict[str, Any], Callable[..., Any]]] = []
+        self._numbered: list[tuple[dict[str, Any], int]] = []
+        for index, layer in enumerate(layers):
+            self._patches.append((layer.__dict__, _bound(run_layer, layer, index)))
+            for module in layer.modules():
+                if isinstance(module.__dict__.get("layer_idx"), int):
+                    self._numbered.append((module.__dict__, module.__dict__["layer_idx"]))
+
+    def __enter__(self) -> None:
+        for attributes, forward in self._patches:
+            attributes["forward"] = forward
+        for attributes, _ in self._numbered:
+            # a number that differs from layer to layer would be compiled into each
+            attributes["layer_idx"] = 0
+
+    def __exit__(self, *_: object) -> None:
+        for attributes, _forward in self._patches:
+            del attributes["forward"]
+        for attributes, index in self._numbered:
+            attributes["layer_idx"] = index
+
+
+def _bound(run_layer: Callable[..., Any], layer: nn.Module, index: int) -> Callable[..., Any]:
+    def forward(hidden: Tensor, *arguments: Any, past_key_values: Any, **keywords: Any) -> Any:
+        buffers = past_key_values.layers[index]
+        view = LayerCache(buffers.keys, buffers.values, past_key_values.slots)
+        return run_layer(layer, hidden, arguments, view, keywords)
+
+    return forward
+
+
+def _run_layer(
+    layer: nn.Module, hidden: Tensor, arguments: tuple[Any, ...], cache: LayerCache, keywords: dict[str, Any]
+) -> Any:
+    return type(layer).forward(layer, hidden, *arguments, past_key_values=cache, **keywords)
