@@ -104,6 +104,7 @@ class TreeCache(Cache):  # type: ignore[misc]
             self.capacity, self._mover = capacity, None
             self.captured.clear()
 
+    @torch.inference_mode()
     def clear(self) -> None:
         """Forget the sequence; the buffers stay where they are."""
         self.length, self._num_moved = 0, 0

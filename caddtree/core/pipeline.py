@@ -232,9 +232,10 @@ class Session:
         self.last_tree: DraftTree | None = None
         """The tree of the last round, for those who want to look at it."""
         self._sampler = sampler
-        self._rule: AcceptanceRule = MatchChoice(sampler, self.tokens, self._is_last)
+        stop_tokens = frozenset() if options.ignore_eos else decoder.eos_token_ids
+        self._stop = _StopRule(self.tokens, stop_tokens, token_is_last)
+        self._rule: AcceptanceRule = MatchChoice(sampler, self.tokens, self._stop)
         self._should_stop = should_stop
-        self._token_is_last = token_is_last
         self._text = TextStream(decoder.tokenizer, options.stop)
         self._pieces: list[str] = []
         self._unusable_drafts = 0
@@ -242,7 +243,6 @@ class Session:
         """Draft nodes that fit the memory, once a round has run out of it."""
         self._num_tried: int | None = None
         """Draft nodes of the round that is being run, once its tree is there."""
-        self._stop_tokens = frozenset() if options.ignore_eos else decoder.eos_token_ids
         capacity = len(prompt) + min(max_new_tokens, _INITIAL_NEW_ROWS) + _TREE_ROWS
         self.target_state: TargetState = decoder.target.start(capacity)
         self.draft_state: DraftState = None
@@ -359,7 +359,7 @@ class Session:
             position_limit=self.decoder.target.position_limit,
             temperature=self.options.temperature,
             cost_model=self.decoder.cost_model,
-            stop_tokens=self._stop_tokens,
+            stop_tokens=self._stop.stop_tokens,
             candidate_counts=self._allowed(candidate_counts or self.decoder.candidate_counts),
             row_buckets=runner.row_buckets,
             previous_rows=None if last is None else padded_rows(last.num_draft_nodes + 1, runner.row_buckets),
@@ -438,15 +438,9 @@ class Session:
 
     def _count_until_stop(self, tokens: Sequence[int]) -> tuple[int, str | None]:
         for count in range(1, len(tokens) + 1):
-            if self._is_last(tokens[:count]):
+            if self._stop(tokens[:count]):
                 return count, "stop"
         return len(tokens), None
-
-    def _is_last(self, new: Sequence[int]) -> bool:
-        """Tell whether the last of ``new``, the tokens after those emitted, ends the text."""
-        if new[-1] in self._stop_tokens:
-            return True
-        return self._token_is_last is not None and self._token_is_last(len(self.tokens), new)
 
     def _record(
         self,
@@ -489,6 +483,23 @@ class Session:
         text = self._text.finish()
         self._pieces.append(text)
         return Chunk(text, (), None)
+
+
+@attrs.frozen(eq=False)
+class _StopRule:
+    """Tells whether the last of some new tokens, behind those emitted, ends the text.
+
+    It is no method of the session: a cycle of references would keep a session's buffers from the next one.
+    """
+
+    tokens: Sequence[int]
+    stop_tokens: frozenset[int]
+    token_is_last: TokenIsLast | None
+
+    def __call__(self, new: Sequence[int]) -> bool:
+        if new[-1] in self.stop_tokens:
+            return True
+        return self.token_is_last is not None and self.token_is_last(len(self.tokens), new)
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
