@@ -86,7 +86,6 @@ class MatchChoice:
                 return Walk(tuple(path), tuple(chosen))
             path.append(node)
 
-
     @property
     def _is_one_formula(self) -> bool:
         """Whether the choice at every node is an arg-max of logits and noise, without a look at the other tokens."""

@@ -57,7 +57,9 @@ class _TreeLayer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized or self.keys.shape[2] >= capacity:
             return
         length = self.owner.length
-        grown = [buffer.new_zeros((*buffer.shape[:2], capacity, buffer.shape[-1])) for buffer in (self.keys, self.values)]
+        grown = [
+            buffer.new_zeros((*buffer.shape[:2], capacity, buffer.shape[-1])) for buffer in (self.keys, self.values)
+        ]
         for new, old in zip(grown, (self.keys, self.values), strict=True):
             new[:, :, :length] = old[:, :, :length]
         self.keys, self.values = grown

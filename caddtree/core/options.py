@@ -73,12 +73,17 @@ class GenerationOptions:
     ignore_eos: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
 
 
+def _bucket_tuple(value: Any) -> tuple[int, ...] | None:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
 def _buckets(_instance: object, _attribute: attrs.Attribute[Any], value: tuple[int, ...] | None) -> None:
     if value is None:
         return
-    whole = all(isinstance(rows, int) and not isinstance(rows, bool) for rows in value)
-    if not value or not whole or list(value) != sorted(set(value)) or value[0] < 1:
-        raise InputError(f"buckets must be ascending row counts of at least 1, such as [1, 16, 32], found {list(value)}")
+    whole = isinstance(value, tuple) and all(type(rows) is int for rows in value)
+    if not whole or not value or list(value) != sorted(set(value)) or value[0] < 1:
+        found = list(value) if isinstance(value, tuple) else value
+        raise InputError(f"buckets must be ascending row counts of at least 1, such as [1, 16, 32], found {found!r}")
 
 
 def _word(*allowed: str) -> Any:
@@ -95,10 +100,10 @@ class RuntimeOptions:
 
     graphs: Literal["auto", "never"] = attrs.field(default="auto", validator=_word("auto", "never"))
     """Whether forwards over draft trees are captured as CUDA graphs; ``auto`` means on a CUDA device."""
-    compile: Literal["auto", "always", "never"] = attrs.field(default="auto", validator=_word("auto", "always", "never"))
-    """Whether the layers go through torch.compile; ``auto`` means on a CUDA device."""
-    buckets: tuple[int, ...] | None = attrs.field(
-        default=None, converter=lambda rows: None if rows is None else tuple(rows), validator=_buckets
+    compile: Literal["auto", "always", "never"] = attrs.field(
+        default="auto", validator=_word("auto", "always", "never")
     )
+    """Whether the layers go through torch.compile; ``auto`` means on a CUDA device."""
+    buckets: tuple[int, ...] | None = attrs.field(default=None, converter=_bucket_tuple, validator=_buckets)
     """Rows that forwards over draft trees are padded to, ascending; a bucket of r rows holds r - 1 draft nodes. The
     default where graphs or compiled layers run is 1, 2, 4, ... 64, 96, 128, ... 1024; elsewhere nothing is padded."""

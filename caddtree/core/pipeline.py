@@ -475,8 +475,12 @@ class Session:
         model = self.decoder.cost_model
         if model is None or not self.decoder.tree_builder.needs_cost_model:
             return None
-        after = model.after_choice_seconds(np.array([num_draft_nodes], dtype=np.int64), context.context_length)
-        return (model.before_choice_seconds(context.context_length) + float(after[0])) * context.cost_scale
+        num_rows, switch = context.num_rows(num_draft_nodes), 0.0
+        if context.previous_rows is not None and num_rows != context.previous_rows:
+            switch = float(getattr(model, "switch_seconds", 0.0))
+        # a padded round costs what the tree that fills it costs
+        after = model.after_choice_seconds(np.array([num_rows - 1], dtype=np.int64), context.context_length)
+        return (model.before_choice_seconds(context.context_length) + float(after[0]) + switch) * context.cost_scale
 
     def _end(self, reason: str) -> Chunk:
         self.finish_reason = reason

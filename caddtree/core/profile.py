@@ -47,6 +47,8 @@ class Profile:
     repeats: int = 0
     """Rounds per cell at most."""
     outlier_share: float = 0.0
+    switch_seconds: float = 0.0
+    """What a round costs more when its forward is padded to other rows than the one before."""
 
     def __attrs_post_init__(self) -> None:
         for name, grid in (("contexts", self.contexts), ("counts", self.counts)):
@@ -63,6 +65,8 @@ class Profile:
             bad = ~np.isfinite(values) | (values < 0)
             if bad.any():
                 raise CostModelError(f"profile: {name} must be seconds of 0 or more, found {values[bad][0]}")
+        if not 0 <= self.switch_seconds < np.inf:
+            raise CostModelError(f"profile: switch_seconds must be seconds of 0 or more, found {self.switch_seconds}")
         if not (self.after_seconds > 0).all():
             raise CostModelError("profile: after_seconds holds a zero; no round takes no time")
 
@@ -101,6 +105,7 @@ class Profile:
                 "max_count": self.max_count,
                 "repeats": self.repeats,
                 "outlier_share": self.outlier_share,
+                "switch_seconds": self.switch_seconds,
             },
             indent=1,
         )
@@ -140,6 +145,7 @@ def read_profile(path: Path) -> Profile:
             max_count=int(raw["max_count"]),
             repeats=int(raw["repeats"]),
             outlier_share=float(raw["outlier_share"]),
+            switch_seconds=float(raw.get("switch_seconds", 0.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"{type(error).__name__}: {error}" if not isinstance(error, CostModelError) else str(error)

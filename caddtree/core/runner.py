@@ -53,6 +53,10 @@ class TargetRunner(Protocol):
     def row_buckets(self) -> tuple[int, ...] | None:
         """Rows that forwards over a tree are padded to, ascending; None where every number runs as it is."""
 
+    @property
+    def description(self) -> str:
+        """What of it changes how long a round takes, in words."""
+
     def prepare(self, target: Target) -> None:
         """Get a new target ready."""
 
@@ -90,6 +94,7 @@ class PlainRunner:
     """Runs everything as it is written, over as many rows as the tree has: the definition of the others."""
 
     row_buckets: tuple[int, ...] | None = None
+    description = "plain"
 
     def prepare(self, target: Target) -> None:
         """Change nothing."""

@@ -50,11 +50,14 @@ class ConvexCostModel:
     """Use the file although it was measured elsewhere."""
     misfit: float | None = attrs.field(default=None, init=False)
     """Largest relative error of the fit at a measured point; None until prepared."""
+    switch_seconds: float = attrs.field(default=0.0, init=False)
+    """What a round costs more when its forward is padded to other rows than the one before."""
     _curves: RoundSeconds | None = attrs.field(default=None, init=False)
 
     def prepare(self, decoder: Decoder) -> None:
         """Load or measure the profile and fit it."""
         profile = obtain_profile(decoder, self.path, force=self.force)
+        self.switch_seconds = profile.switch_seconds
         counts = np.array(profile.counts, dtype=np.int64)
         fitted = np.stack([fit_convex(counts, row) for row in profile.after_seconds])
         error = np.abs(fitted - profile.after_seconds) / profile.after_seconds

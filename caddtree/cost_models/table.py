@@ -28,11 +28,14 @@ class TableCostModel:
     """A profile file; the kept profile of this machine when None."""
     force: bool = attrs.field(default=False, validator=instance_of(bool))
     """Use the file although it was measured elsewhere."""
+    switch_seconds: float = attrs.field(default=0.0, init=False)
+    """What a round costs more when its forward is padded to other rows than the one before."""
     _curves: RoundSeconds | None = attrs.field(default=None, init=False)
 
     def prepare(self, decoder: Decoder) -> None:
         """Load the profile, or measure it."""
         profile = obtain_profile(decoder, self.path, force=self.force)
+        self.switch_seconds = profile.switch_seconds
         self._curves = RoundSeconds(profile.contexts, profile.draft_seconds, profile.counts, profile.after_seconds)
 
     def before_choice_seconds(self, context_length: int) -> float:

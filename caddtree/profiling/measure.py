@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -65,12 +66,22 @@ def measure_profile(
     """
     if decoder.drafter.block_size == 1:
         max_count = 0  # plain decoding
-    counts = [count for count in COUNTS if count < max_count] + [max_count]
+    counts = _counts(decoder, max_count)
     usable = usable_contexts(decoder, contexts)
     rng = random.Random(seed)
     with decoder.measuring():
-        draft, after = _sweep(decoder, counts, usable, repeats, time.perf_counter() + seconds, rng)
-    return _profile(key, usable, counts, draft, after, max_count, repeats)
+        draft, after, switches = _sweep(decoder, counts, usable, repeats, time.perf_counter() + seconds, rng)
+    profile = _profile(key, usable, counts, draft, after, max_count, repeats)
+    return attrs.evolve(profile, switch_seconds=max(0.0, float(np.median(switches))) if switches else 0.0)
+
+
+def _counts(decoder: Decoder, max_count: int) -> list[int]:
+    """Return the draft-node counts to measure; where forwards are padded, those that fill their rows."""
+    padded = decoder.target.candidate_counts if decoder.target.runner.row_buckets is not None else None
+    if padded is None or max_count == 0:
+        return [count for count in COUNTS if count < max_count] + [max_count]
+    # the root alone is always a legal answer, whatever it is padded to
+    return sorted({0, *(count for count in padded if count <= max_count)})
 
 
 def usable_contexts(decoder: Decoder, contexts: Sequence[int] = CONTEXTS) -> list[int]:
@@ -81,11 +92,14 @@ def usable_contexts(decoder: Decoder, contexts: Sequence[int] = CONTEXTS) -> lis
 
 def _sweep(
     decoder: Decoder, counts: Sequence[int], usable: Sequence[int], repeats: int, deadline: float, rng: random.Random
-) -> tuple[list[list[float]], NDArray[np.float64]]:
-    """Return the seconds before the choice per context, and those after it, ``(contexts, repeats, counts)``.
+) -> tuple[list[list[float]], NDArray[np.float64], list[float]]:
+    """Return the seconds before the choice per context, those after it, ``(contexts, repeats, counts)``, and switches.
 
-    What was not measured, or took no time by the clock, is NaN.
+    What was not measured, or took no time by the clock, is NaN. Where forwards are padded every size is run twice in a
+    row: the second time is what it costs, and the first is dearer by what a switch of rows costs.
     """
+    is_padded = decoder.target.runner.row_buckets is not None
+    switches: list[float] = []
     text = _own_text(decoder, rng)
     draft: list[list[float]] = [[] for _ in usable]
     after = np.full((len(usable), repeats, len(counts)), np.nan)
@@ -104,13 +118,18 @@ def _sweep(
                 for column in rng.sample(range(len(counts)), len(counts)):
                     session = _near(decoder, session, context, text)
                     round_ = session.step(candidate_counts=(counts[column],)).round
+                    if is_padded:
+                        session, switched = _near(decoder, session, context, text), round_
+                        round_ = session.step(candidate_counts=(counts[column],)).round
                     bar.update()
                     if sweep < _WARM_UP_SWEEPS or round_ is None or round_.num_draft_nodes != counts[column]:
                         continue
                     if round_.seconds.after_choice > 0:
                         draft[row].append(round_.seconds.before_choice)
                         after[row, sweep - _WARM_UP_SWEEPS, column] = round_.seconds.after_choice
-    return draft, after
+                    if is_padded and switched is not None:
+                        switches.append(switched.seconds.total - round_.seconds.total)
+    return draft, after, switches
 
 
 def steady_medians(seconds: NDArray[np.float64]) -> NDArray[np.float64]:

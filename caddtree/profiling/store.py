@@ -41,6 +41,7 @@ def profile_key(decoder: Decoder) -> dict[str, str]:
         # how many nodes it takes changes the rounds that are run, not what a round of so many nodes costs
         "tree_builder": type(decoder.tree_builder).__name__,
         "verifier": _described(decoder.verifier),
+        "runtime": target.runner.description,
         "attention": str(target.model.config._attn_implementation),
         "device": device,
         "dtype": str(target.dtype),

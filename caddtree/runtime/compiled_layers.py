@@ -28,29 +28,26 @@ class CompiledFunction:
     def __init__(self, function: Callable[..., Any], *, dynamic: bool = True) -> None:
         self._plain = function
         self._function: Callable[..., Any] = torch.compile(function, dynamic=dynamic)
-        self._is_proven = False
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Return what the function returns."""
-        if self._is_proven:
-            return self._function(*arguments, **keywords)
+        if self._function is self._plain:
+            return self._plain(*arguments, **keywords)
         try:
-            result = self._function(*arguments, **keywords)
+            return self._function(*arguments, **keywords)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # a missing C++ compiler, a Triton that does not fit the driver, code that cannot be traced
-            detail = str(error).strip().splitlines()
+            # a missing C++ compiler, a Triton that does not fit the driver, code that cannot be traced; should the
+            # function itself be at fault, it fails again below
             logger.warning(
                 "torch.compile does not work here (%s: %s); the models run eagerly. To silence this: "
                 "runtime: {compile: never}",
                 type(error).__name__,
-                detail[0] if detail else "",
+                " ".join(str(error).split()[:40]),
             )
             self._function = self._plain
-            result = self._plain(*arguments, **keywords)
-        self._is_proven = True
-        return result
+        return self._plain(*arguments, **keywords)
 
 
 class LayerCache:
@@ -75,7 +72,9 @@ class CompiledLayers:
     Only for forwards of fixed shapes, whose cache knows the slots of their rows.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], compile: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], compile: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
         run_layer = compile(_run_layer)
         self._patches: list[tuple[dict[str, Any], Callable[..., Any]]] = []
         self._numbered: list[tuple[dict[str, Any], int]] = []

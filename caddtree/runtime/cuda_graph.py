@@ -52,7 +52,7 @@ class CapturedFunction:
     def _capture(self, inputs: Tensor) -> None:
         self._input = torch.empty_like(inputs, device=self._device)
         self._input.copy_(inputs)
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):

@@ -27,6 +27,10 @@ def _as_it_is(function: Any) -> Any:
     return function
 
 
+def _name(part: Any) -> str:
+    return str(getattr(part, "__name__", type(part).__name__))
+
+
 class StaticRunner:
     """Runs forwards over trees with shapes that come from a short list.
 
@@ -44,6 +48,11 @@ class StaticRunner:
         self._capture, self._compile = capture, compile
         self._idle: dict[int, Any] = {}
         self._told_of_large_tree = False
+
+    @property
+    def description(self) -> str:
+        """The kinds of its two parts, and the buckets."""
+        return f"rows {self._buckets}, capture {_name(self._capture)}, compile {_name(self._compile)}"
 
     def prepare(self, target: Target) -> None:
         """Let the target's layers run compiled in forwards of fixed shapes."""
@@ -87,9 +96,7 @@ class StaticRunner:
         """Return the compiled form."""
         return self._compile(function)
 
-    def _function(
-        self, target: Target, cache: TreeCache, attention: TreeAttention, num_rows: int
-    ) -> StaticFunction:
+    def _function(self, target: Target, cache: TreeCache, attention: TreeAttention, num_rows: int) -> StaticFunction:
         key = (num_rows, id(attention))
         if key in cache.captured:
             return cache.captured[key]

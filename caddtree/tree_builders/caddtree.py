@@ -149,7 +149,7 @@ def _switch_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundC
     """Return ``(sizes,)`` float64: what it costs to run other rows than the round before."""
     # a model need not know: plugins that say nothing price every round alike
     switch = float(getattr(model, "switch_seconds", 0.0))
-    if not switch or context.previous_rows is None or context.row_buckets is None:
+    if not switch or context.previous_rows is None:
         return np.zeros(len(counts))
     rows = np.array([context.num_rows(count) for count in counts.tolist()])
     return np.where(rows == context.previous_rows, 0.0, switch * context.cost_scale)

@@ -51,8 +51,8 @@ class SecondChoice(ScriptedDrafter):
 
     def draft(self, state, request):
         marginals = super().draft(state, request)
-        if request.context_length % 2:
-            marginals.tokens[1:2, :2] = marginals.tokens[1:2, :2].flip(1)
+        if request.context_length % 3 == 0:
+            marginals.tokens[:1, :2] = marginals.tokens[:1, :2].flip(1)
         return marginals
 
 
@@ -118,7 +118,9 @@ def test_the_drafter_on_the_device_drafts_the_hosts_trees(device, tmp_path):
             verifier=TritonVerifier() if on_device else SdpaVerifier(),
         )
         found = decoder.generate(TEXT, max_new_tokens=6)
-        rounds.append([(round_.num_draft_nodes, round_.tree_depth, round_.path, round_.tokens) for round_ in found.rounds])
+        rounds.append(
+            [(round_.num_draft_nodes, round_.tree_depth, round_.path, round_.tokens) for round_ in found.rounds]
+        )
 
     assert rounds[0] == rounds[1]
 
@@ -153,7 +155,10 @@ def test_ft20_logits_that_are_not_finite_end_the_request_on_the_device(device):
     expected = plain_greedy(target.model, TEXT, 4)
     device.use()
     decoder = Decoder(
-        target=target, drafter=ScriptedDrafter({}, depth=3), tree_builder=DDTree(node_budget=7), verifier=TritonVerifier()
+        target=target,
+        drafter=ScriptedDrafter({}, depth=3),
+        tree_builder=DDTree(node_budget=7),
+        verifier=TritonVerifier(),
     )
     head = target.head_logits
     session = decoder.open(TEXT, max_new_tokens=4)
@@ -177,7 +182,10 @@ def test_a_plain_sampler_is_the_oracle(device):
             text.append(sampler.choose(logits, len(text) - 1))
     device.use()
     decoder = Decoder(
-        target=target, drafter=ScriptedDrafter({}, depth=3), tree_builder=DDTree(node_budget=7), verifier=TritonVerifier()
+        target=target,
+        drafter=ScriptedDrafter({}, depth=3),
+        tree_builder=DDTree(node_budget=7),
+        verifier=TritonVerifier(),
     )
 
     assert list(decoder.generate(TEXT, max_new_tokens=8, seed=5, temperature=0.8).token_ids) == text[len(TEXT) :]

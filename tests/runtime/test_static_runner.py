@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import attrs
@@ -43,7 +44,9 @@ def random_tree(num_nodes, seed):
     generator = torch.Generator().manual_seed(seed)
     parents = [-1, *(int(torch.randint(0, node, (), generator=generator)) for node in range(1, num_nodes))]
     ranks = [parents[:node].count(parent) for node, parent in enumerate(parents)]
-    return DraftTree.from_parents([(5 * max(parent, 0) + rank) % 61 for parent, rank in zip(parents, ranks)], parents)
+    return DraftTree.from_parents(
+        [(5 * max(parent, 0) + rank) % 61 for parent, rank in zip(parents, ranks, strict=True)], parents
+    )
 
 
 @pytest.mark.parametrize("num_rows", [5, 6, 64, 65, 128, 130])
@@ -176,7 +179,9 @@ def decoder_of(target, builder, *, drafter=None, verifier=None, cost_model=None,
     )
 
 
-@pytest.mark.parametrize("builder", [Chain(), DDTree(node_budget=15), DDTree(node_budget=40), CaDDTree(objective="ratio")])
+@pytest.mark.parametrize(
+    "builder", [Chain(), DDTree(node_budget=15), DDTree(node_budget=40), CaDDTree(objective="ratio")]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_text_is_plain_greedy_and_shapes_are_those_of_buckets(family, builder):
     """Token for token in float32, over two requests with one set of buffers; never a shape that follows a tree."""
@@ -213,7 +218,7 @@ def test_a_switch_of_buckets_is_priced():
             target, CaDDTree(objective="ratio"), text=known, cost_model=Staircase(step=0.09, switch_seconds=seconds)
         )
         rows = [round_.num_draft_nodes for round_ in decoder.generate([3, 1, 4], max_new_tokens=60).rounds[:-3]]
-        sizes[seconds] = sum(left != right for left, right in zip(rows, rows[1:], strict=False))
+        sizes[seconds] = sum(left != right for left, right in itertools.pairwise(rows))
 
     assert sizes[5.0] == 0 < sizes[0.0]
 
@@ -252,7 +257,8 @@ class Spy:
 
     def draft(self, state, request):
         marginals = self._draft(state, request)
-        self._kept.append(attrs.evolve(marginals, tokens=marginals.tokens.clone(), log_probs=marginals.log_probs.clone()))
+        copies = {"tokens": marginals.tokens.clone(), "log_probs": marginals.log_probs.clone()}
+        self._kept.append(attrs.evolve(marginals, **copies))
         return marginals
 
 
@@ -260,9 +266,14 @@ class Spy:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_kernel_path_decodes_the_same_text(family, runner):
     """The verifier ``triton`` in Triton's interpreter, end to end on a tiny model, equals the sdpa path."""
-    target = Target(tiny_model(family, num_hidden_layers=2, layer_types=None if family != "gemma3" else
-                               ["sliding_attention", "full_attention"]),
-                    runner=None if runner == "plain" else StaticRunner(BUCKETS, capture=StandInGraphs()))
+    target = Target(
+        tiny_model(
+            family,
+            num_hidden_layers=2,
+            layer_types=None if family != "gemma3" else ["sliding_attention", "full_attention"],
+        ),
+        runner=None if runner == "plain" else StaticRunner(BUCKETS, capture=StandInGraphs()),
+    )
     text = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
     known = {tuple(text): plain_greedy(target.model, text, 14)}
     decoder = decoder_of(target, DDTree(node_budget=7), text=known, verifier=TritonVerifier())

@@ -1,0 +1,119 @@
+"""Layers through torch.compile: one compiled form for all layers and sizes, and plain layers where it fails. FT-27."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from caddtree.core.options import RuntimeOptions
+from caddtree.core.runner import PlainRunner
+from caddtree.core.target import Target
+from caddtree.runtime import StaticRunner, choose_runner
+from caddtree.runtime import compiled_layers as module
+from caddtree.runtime.compiled_layers import CompiledFunction
+from caddtree.verifiers.kernel_attention import KernelAttention
+from tests.core.test_target import prefilled
+from tests.runtime.test_static_runner import random_tree
+from tests.tiny_models import FAMILIES, tiny_model
+
+BUCKETS = (1, 4, 8, 16)
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    """Dynamo's own tracing with a back-end that compiles nothing, and a count of what it traced."""
+    torch._dynamo.reset()
+    counter, compile_ = CompileCounter(), torch.compile
+    monkeypatch.setattr(
+        module.torch, "compile", lambda function, **options: compile_(function, backend=counter, **options)
+    )
+    yield counter
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("attention", ["dense", "kernel"])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_all_layers_and_sizes_share_compiled_code(family, attention, counter):
+    """One trace for several rows and one for a single row; two kinds of layers where windows alternate."""
+    target = Target(tiny_model(family), runner=StaticRunner(BUCKETS, compile=CompiledFunction))
+    plain = Target(target.model)
+    kernel = KernelAttention(plain) if attention == "kernel" else None
+    state, reference = prefilled(target, [3, 1, 4]), prefilled(plain, [3, 1, 4])
+    for seed in range(2):
+        for num_nodes in (1, 3, 8, 13):
+            tree = random_tree(num_nodes, seed)
+            found = target.forward_tree(state, tree, kernel)
+            expected = plain.forward_view(reference, tree)
+
+            assert (found[:num_nodes] - expected).abs().max() / expected.abs().max() < 1e-4
+    kinds = len(set(getattr(target.config, "layer_types", None) or [0])) if attention == "kernel" else 1
+    assert 1 <= counter.frame_count <= 2 * kinds
+
+
+@torch.inference_mode()
+def test_the_layers_are_untouched_outside_of_forwards(counter):
+    """Their numbers and forwards are their own again, also when a forward raises."""
+    target = Target(tiny_model(), runner=StaticRunner(BUCKETS, compile=CompiledFunction))
+    state = prefilled(target, [3, 1, 4])
+    target.forward_tree(state, random_tree(3, 0))
+    with pytest.raises(RuntimeError), target.layer_execution:
+        assert target.layers[2].self_attn.layer_idx == 0
+        raise RuntimeError
+
+    assert [layer.self_attn.layer_idx for layer in target.layers] == [0, 1, 2, 3]
+    assert all("forward" not in layer.__dict__ for layer in target.layers)
+
+
+@torch.inference_mode()
+def test_ft27_without_a_compiler_the_layers_run_plainly(caplog, monkeypatch):
+    """FT-27: one warning with the reason, and the same result."""
+    compile_ = torch.compile
+
+    def broken(*_):
+        raise RuntimeError("no C++ compiler here")
+
+    monkeypatch.setattr(
+        module.torch, "compile", lambda function, **options: compile_(function, backend=broken, **options)
+    )
+    target = Target(tiny_model(), runner=StaticRunner(BUCKETS, compile=CompiledFunction))
+    plain = Target(target.model)
+    state, reference = prefilled(target, [3, 1, 4]), prefilled(plain, [3, 1, 4])
+    with caplog.at_level(logging.WARNING, logger="caddtree"):
+        for num_nodes in (3, 5):
+            tree = random_tree(num_nodes, 0)
+            found = target.forward_tree(state, tree)[:num_nodes]
+
+            assert torch.allclose(found, plain.forward_view(reference, tree), atol=1e-5)
+    assert caplog.text.count("torch.compile does not work here") == 1
+    assert "no C++ compiler here" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "is_static"),
+    [({}, False), ({"compile": "never"}, False), ({"compile": "always"}, True), ({"buckets": (1, 8)}, True)],
+)
+def test_on_a_cpu_nothing_is_padded_unless_it_is_asked_for(options, is_static):
+    """``auto`` is what is faster there."""
+    runner = choose_runner(RuntimeOptions(**options), torch.device("cpu"))
+
+    assert isinstance(runner, StaticRunner) == is_static
+    assert isinstance(runner, PlainRunner) != is_static
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_layers_compiled_for_this_cpu_compute_the_same():
+    """Through the real compiler."""
+    torch._dynamo.reset()
+    target = Target(tiny_model(), runner=choose_runner(RuntimeOptions(compile="always"), torch.device("cpu")))
+    plain = Target(target.model)
+    state, reference = prefilled(target, [3, 1, 4]), prefilled(plain, [3, 1, 4])
+    for num_nodes in (1, 3, 8):
+        tree = random_tree(num_nodes, 0)
+        found = target.forward_tree(state, tree)[:num_nodes]
+
+        assert torch.allclose(found, plain.forward_view(reference, tree), atol=1e-4)
