@@ -66,7 +66,7 @@ class MatchChoice:
 
     def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
         """Return the accepted path and the target's choices along it; rows of padding behind the nodes are ignored."""
-        if tree.packet is not None and self._is_one_formula and availability.takes_triton(logits):
+        if tree.packet is not None and not self.sampler.processors and availability.takes_triton(logits):
             return self._walk_on_device(tree, logits, context_length)
         logits = logits[: tree.num_nodes]
         choose = _argmax_choices(logits, context_length)
@@ -86,18 +86,15 @@ class MatchChoice:
                 return Walk(tuple(path), tuple(chosen))
             path.append(node)
 
-    @property
-    def _is_one_formula(self) -> bool:
-        """Whether the choice at every node is an arg-max of logits and noise, without a look at the other tokens."""
-        sampler = self.sampler
-        return sampler.is_argmax or not (sampler.processors or sampler.top_k or sampler.top_p)
-
     def _walk_on_device(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
         assert tree.packet is not None
-        rows = unpack(tree.packet, tree.packet_rows)
+        rows, temperature = unpack(tree.packet, tree.packet_rows), self.sampler.temperature
+        if temperature > 0 and (self.sampler.top_k is not None or self.sampler.filters_by_mass):
+            # all rows at once, although few are walked: a choice at a time would make the host wait for each
+            logits, temperature = self.sampler.tempered(logits.float()), 1.0
         choices, best = target_choices(
             logits,
-            temperature=self.sampler.temperature,
+            temperature=temperature,
             seed=self.sampler.seed,
             depths=rows.depths,
             root_position=rows.context_length,

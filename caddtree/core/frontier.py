@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from heapq import heappop, heappush, heapreplace
-
 from typing import TYPE_CHECKING
 
 import attrs
@@ -118,9 +117,14 @@ def argmax_chain(marginals: Marginals, stop_tokens: frozenset[int] = frozenset()
     Source: DFlash, arXiv:2602.06036.
     """
     best = Marginals(marginals.tokens[:, :1], marginals.log_probs[:, :1])
-    # host sync: one number per position
-    log_probs = _usable_rows(best.log_probs.float().cpu().numpy()).ravel()
-    tokens = best.tokens.cpu().numpy().ravel()[: len(log_probs)]
+    # host sync: two numbers per position in one read
+    found = torch.cat((best.tokens.int(), best.log_probs.float().view(torch.int32)), dim=1).cpu().numpy()
+    first = found[:, 1:].copy().view(np.float32)
+    if marginals.is_ranked_on_device:
+        # a row that is not usable shows it in its first candidate: nothing is better than NaN
+        marginals.note_usable(bool((first <= LARGEST_LOG_PROB).all()))
+    log_probs = _usable_rows(first).ravel()
+    tokens = found[: len(log_probs), 0].astype(np.int64)
     length = next((place for place, token in enumerate(tokens.tolist(), 1) if token in stop_tokens), len(tokens))
     log_probs, tokens, depths = log_probs[:length], tokens[:length], np.arange(1, length + 1)
     # cumsum adds one depth after the other in float32, as every weight is defined

@@ -88,7 +88,7 @@ class TreeCache(Cache):  # type: ignore[misc]
         self.capacity = capacity
         self.length = 0
         self.slots: Tensor | None = None
-        """``(rows,)`` int64 while a forward of fixed shapes runs: where its rows go. None: behind the committed rows."""
+        """``(rows,)`` int64 while a forward of fixed shapes runs: where its rows go. Else: behind what is there."""
         self.captured: dict[tuple[int, int], StaticFunction] = {}
         """What a runner has captured over these very buffers, by rows and attention; gone when they grow."""
         self._num_moved = 0
@@ -132,24 +132,26 @@ class TreeCache(Cache):  # type: ignore[misc]
         if moved:
             keys = self.layers[0].keys
             rows = torch.tensor(path, device=keys.device) if rows is None else rows
-            if availability.takes_triton(keys):
-                self._row_mover()(rows, self.length)
+            if availability.takes_triton(keys) and self._are_alike():
+                self._mover = self._mover or RowMover(self._buffers())
+                self._mover(rows, self.length)
             else:
                 self._move(path, rows)
         self.length += len(path)
         return moved
 
-    def _row_mover(self) -> RowMover:
-        if self._mover is None:
-            self._mover = RowMover([buffer for layer in self.layers for buffer in (layer.keys, layer.values)])
-        return self._mover
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for layer in self.layers for buffer in (layer.keys, layer.values)]
+
+    def _are_alike(self) -> bool:
+        """Whether one launch can serve all layers: some models mix head sizes, or lie on several devices."""
+        return len({(buffer.shape, buffer.dtype, buffer.device) for buffer in self._buffers()}) == 1
 
     def _move(self, path: Sequence[int], rows: Tensor) -> None:
         first = next(index for index, node in enumerate(path) if node != index)
         start, end = self.length + first, self.length + len(path)
         rows = rows[first:] + self.length
-        buffers = [buffer for layer in self.layers for buffer in (layer.keys, layer.values)]
-        for buffer in buffers[self._num_moved :]:
+        for buffer in self._buffers()[self._num_moved :]:
             # the gather copies all rows before any is stored: path [0, 2, 3] would else overwrite row 2
             buffer[:, :, start:end] = buffer[:, :, rows]
             self._num_moved += 1

@@ -86,14 +86,25 @@ class Sampler:
             tokens = torch.tensor([list(prefix)], dtype=torch.int64, device=logits.device)
             for processor in self.processors:
                 scores = processor(tokens, scores)
-        if self.temperature > 0:
-            # from the best score down: a tiny temperature must not overflow it
-            scores = (scores - scores.amax(dim=-1, keepdim=True)) / max(self.temperature, SMALLEST_TEMPERATURE)
-            if self.top_k is not None:
-                scores = keep_top_k(scores, self.top_k)
-            if self.top_p is not None and self.top_p < 1:
-                scores = keep_top_p(scores, self.top_p)
-        return scores[0]
+        return self.tempered(scores)[0]
+
+    def tempered(self, scores: Tensor) -> Tensor:
+        """Return ``(rows, vocabulary)`` float32 scores behind temperature, top-k and top-p; the best of a row is 0."""
+        if self.temperature == 0:
+            return scores
+        # from the best score down: a tiny temperature must not overflow it
+        scores = (scores - scores.amax(dim=-1, keepdim=True)) / max(self.temperature, SMALLEST_TEMPERATURE)
+        if self.top_k is not None:
+            scores = keep_top_k(scores, self.top_k)
+        if self.filters_by_mass:
+            assert self.top_p is not None
+            scores = keep_top_p(scores, self.top_p)
+        return scores
+
+    @property
+    def filters_by_mass(self) -> bool:
+        """Whether top-p leaves anything out."""
+        return self.top_p is not None and self.top_p < 1
 
     def choose(self, logits: Tensor, position: int, prefix: Sequence[int] = ()) -> int:
         """Return the target's choice after the node at ``position``; ``logits`` is ``(vocabulary,)``."""

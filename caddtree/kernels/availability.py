@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,26 +27,28 @@ def takes_triton(tensor: Tensor) -> bool:
 
 @functools.cache
 def triton_problem(device_type: str) -> str | None:
-    """Return why Triton kernels cannot run on devices of this type (``cuda`` means ROCm too), or None.
-
-    On a CPU they run in Triton's interpreter only, which is for tests: far slower than plain torch.
-    """
+    """Return why Triton kernels cannot run on devices of this type (``cuda`` means ROCm too), or None."""
+    if device_type != "cuda":
+        return f"Triton compiles for GPUs and this device is of type {device_type}"
     try:
-        import triton
+        import triton  # noqa: F401
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
-    is_interpreting = bool(triton.knobs.runtime.interpret) if hasattr(triton, "knobs") else _asks_for_interpreter()
-    if device_type == "cpu":
-        return None if is_interpreting else "Triton compiles for GPUs only and this device is a CPU"
-    if device_type != "cuda":
-        return f"Triton does not compile for devices of type {device_type}"
     if not torch.cuda.is_available():
         return "this machine shows no CUDA or ROCm device"
+    try:
+        # a launch needs a C compiler, Python's headers and a driver that fits: all of them are missing somewhere
+        probe().run_probe(device_type)
+    except Exception as error:
+        return f"Triton cannot run a kernel here ({type(error).__name__}: {' '.join(str(error).split()[:30])})"
     return None
 
 
-def _asks_for_interpreter() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0", "false", "off")
+def probe() -> Any:
+    """Return the module with the smallest kernel; importing it imports Triton."""
+    from caddtree.kernels import probe as module
+
+    return module
 
 
 @functools.cache

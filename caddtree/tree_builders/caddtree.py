@@ -21,8 +21,8 @@ from caddtree.tree_builders.options import allowed_counts, at_least, one_of
 _FIRST_NODES = 24
 _FIRST_NODES_ON_DEVICE = 63
 _GROWTH = 2
-"""Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals. On a
-device a second look costs more than the nodes of the first."""
+"""Nodes ranked first, and by what factor more: most rounds choose fewer, and ranking more may need wider marginals. On
+a device a second look costs more than the nodes of the first."""
 
 
 @attrs.frozen

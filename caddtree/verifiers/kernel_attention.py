@@ -128,7 +128,7 @@ def _attend(
     s_aux: Tensor | None = None,
     **_keywords: Any,
 ) -> tuple[Tensor, None]:
-    """Return attention ``(1, rows, heads, head_dim)`` of ``query`` ``(1, heads, rows, head_dim)`` over whole buffers."""
+    """Return the attention ``(1, rows, heads, head_dim)`` of ``(1, heads, rows, head_dim)`` over whole buffers."""
     if tree.layers_called is not None:
         tree.layers_called.append(module)
     out = tree_attention(

@@ -17,7 +17,7 @@ from caddtree.verifiers.kernel_attention import KernelAttention
 class TritonVerifier:
     """Run the target under a split-context attention kernel with packed ancestor bits.
 
-    It needs a GPU, or Triton's interpreter for tests, and refuses to run without: a recipe that names it means it.
+    It needs a GPU and refuses to run without: a recipe that names it means it.
     """
 
     _target: Target | None = attrs.field(default=None, init=False)
@@ -25,8 +25,8 @@ class TritonVerifier:
 
     def bind(self, target: Target) -> None:
         """Put the kernel into the target's layers and compare it with their own attention."""
-        problem = availability.triton_problem(target.device.type)
-        if problem is not None:
+        if not availability.takes_triton(target.model.get_input_embeddings().weight):
+            problem = availability.triton_problem(target.device.type)
             raise CompatibilityError(f"verifier triton: {problem}. Use verifier: {{name: sdpa}}.")
         self._target, self._attention = target, KernelAttention(target)
 

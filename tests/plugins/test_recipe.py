@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from caddtree.core.errors import RecipeError
-from caddtree.core.options import GenerationOptions
+from caddtree.core.options import GenerationOptions, RuntimeOptions
 from caddtree.plugins.recipe import Recipe, StageChoice, TargetOptions, load_recipe
 from caddtree.plugins.registry import Registry
 
@@ -120,6 +120,7 @@ def test_a_shown_recipe_loads_as_the_same_recipe(tmp_path: Path, registry: Regis
     text = RECIPE + (
         "description: '1e-3'\n"
         "tree_builder: {share: 1e-3, weights: [1, 2.5], exact: false, table: ../t.json}\n"
+        "runtime: {graphs: never, buckets: [1, 16, 64]}\n"
         "generation: {stop: ['016', no, \"\\n\\n\"], temperature: 1, top_p: 0.9, max_new_tokens: 7}\n"
     )
     recipe = load_recipe(write(tmp_path / "a", "r.yaml", text), registry=registry)
@@ -127,6 +128,7 @@ def test_a_shown_recipe_loads_as_the_same_recipe(tmp_path: Path, registry: Regis
 
     assert load_recipe(shown, registry=registry) == recipe
     assert recipe.generation.stop == ("016", "no", "\n\n")
+    assert recipe.runtime == RuntimeOptions(graphs="never", compile="auto", buckets=(1, 16, 64))
     assert recipe.to_yaml() == load_recipe(shown, registry=registry).to_yaml()
 
 

@@ -22,6 +22,7 @@ from caddtree.drafters.dflash import DFlash
 from caddtree.drafters.none import NoDrafter
 from caddtree.profiling import load_or_measure, measure_profile, profile_key, profile_path
 from caddtree.profiling.measure import steady_medians
+from caddtree.runtime import StaticRunner
 from caddtree.tree_builders.caddtree import CaDDTree
 from caddtree.tree_builders.chain import Chain
 from caddtree.tree_builders.ddtree import DDTree
@@ -41,10 +42,18 @@ def make(tmp_path):
     folder = tiny_checkpoint(tmp_path / "drafter")
 
     def build(
-        cost_model=None, *, budget=8, builder=None, drafter=None, model=model, context_limit=None, **drafter_options
+        cost_model=None,
+        *,
+        budget=8,
+        builder=None,
+        drafter=None,
+        model=model,
+        context_limit=None,
+        runner=None,
+        **drafter_options,
     ):
         return Decoder(
-            target=Target(model, context_limit=context_limit),
+            target=Target(model, context_limit=context_limit, runner=runner),
             drafter=drafter or DFlash(model=str(folder), **drafter_options),
             tree_builder=builder or CaDDTree(max_node_budget=budget),
             verifier=SdpaVerifier(),
@@ -52,6 +61,30 @@ def make(tmp_path):
         )
 
     return build
+
+
+def test_where_forwards_are_padded_their_sizes_are_measured_and_switches_too(make):
+    """The counts are those that fill a bucket, and a round in the rows of the one before is what a size costs."""
+    decoder = make(budget=20, runner=StaticRunner((1, 4, 9, 16, 65)))
+    sizes = []
+    decoder.target.runner.forward = counted(decoder.target.runner.forward, sizes)
+    profile = measured(decoder, max_count=20, repeats=3)
+
+    assert profile.counts == (0, 3, 8, 15)
+    assert profile.switch_seconds >= 0
+    # every size twice in a row, but for what goes before the sweeps
+    rows = sizes[-2 * 5 * len(profile.counts) :]
+    assert rows[::2] == rows[1::2]
+
+
+def counted(forward, sizes):
+    """Wrap a runner's forward: it notes the draft nodes."""
+
+    def count(target, state, tree, attention):
+        sizes.append(tree.num_drafts)
+        return forward(target, state, tree, attention)
+
+    return count
 
 
 def measured(decoder, **options):
@@ -141,6 +174,8 @@ def test_whatever_changes_the_figures_changes_the_key(make, tmp_path, monkeypatc
     """Drafter option or weights, target shape, builder kind, dtype, attention, contexts, threads, versions."""
     keys = [profile_key(make())]
     keys.append(profile_key(make(draft_length=2)))
+    keys.append(profile_key(make(runner=StaticRunner((1, 16)))))
+    keys.append(profile_key(make(runner=StaticRunner((1, 32)))))
     keys.append(profile_key(make(context_limit=100)))
     keys.append(profile_key(make(model=tiny_model(intermediate_size=96))))
     keys.append(profile_key(make(model=tiny_model(dtype=torch.bfloat16))))

@@ -280,6 +280,26 @@ def test_a_padded_size_beyond_the_block_pays_for_its_padding():
     assert (free.num_drafts, dear.num_drafts) == (6, 4)
 
 
+@attrs.frozen(eq=False)
+class SwitchCost(TableCost):
+    switch_seconds: float = 0.0
+
+
+@pytest.mark.parametrize(
+    ("previous_rows", "switch", "chosen"), [(None, 9.0, 16), (5, 9.0, 4), (5, 1e-3, 16), (17, 9.0, 16)]
+)
+def test_a_switch_of_rows_is_paid_for(previous_rows, switch, chosen):
+    """The rows of the round before cost what they cost; others a switch more. A first round has nothing to keep to."""
+    seconds = np.ones(65)
+    model = SwitchCost(seconds, switch_seconds=switch)
+    buckets = (1, 5, 17)
+    context = round_context(
+        cost_model=model, candidate_counts=(0, 4, 16), row_buckets=buckets, previous_rows=previous_rows
+    )
+
+    assert CaDDTree().build(narrow(random_log_probs(0, 15, 200, scale=3.0), 16), context).num_drafts == chosen
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -0.5, 0.0])
 def test_ft_18_a_cost_that_cannot_be_seconds_is_refused(bad):
     """The model, the value, the node count and the context are named."""
