@@ -7,48 +7,18 @@ temperature > 0 equals plain sampling with that seed for every draft tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from caddtree.core.options import SMALLEST_TEMPERATURE, GenerationOptions
+from caddtree.kernels.target_choice import gumbel_noise
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
-_MASK_64 = (1 << 64) - 1
+__all__ = ["Sampler", "Processor", "gumbel_noise", "keep_top_k", "keep_top_p"]
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """``(rows, length)`` int64 token ids and ``(rows, vocabulary)`` scores -> scores, as in Transformers."""
-
-
-def gumbel_noise(
-    seed: int, positions: Sequence[int], vocabulary_size: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Return standard Gumbel noise, one row per position, the same on every device.
-
-    A counter-based generator: splitmix64 with a stream per (seed, position) and the token id as its counter.
-
-    Args:
-        seed: 0 to 2**64 - 1.
-        positions: Positions of the nodes at which choices are made.
-        vocabulary_size: Values per row.
-        device: Where to make it.
-
-    Returns:
-        ``(len(positions), vocabulary_size)`` float32.
-
-    Source: Steele et al., "Fast splittable pseudorandom number generators" (splitmix64).
-    """
-    streams = [_signed(_mix(_mix(seed) + (position + 1) * _GOLDEN)) for position in positions]
-    counter = torch.arange(1, vocabulary_size + 1, dtype=torch.int64, device=device)
-    stream = torch.tensor(streams, dtype=torch.int64, device=device)[:, None]
-    bits = _mix_tensor(counter * _signed(_GOLDEN) + stream)
-    # 52 bits and a half: never 0, never rounded to 1, so both logarithms are finite
-    uniform = (_shift_right(bits, 12).double() + 0.5) * 2.0**-52
-    return (-torch.log(-torch.log(uniform))).float()
 
 
 @attrs.frozen(eq=False)
@@ -128,26 +98,3 @@ def keep_top_p(scores: Tensor, top_p: float) -> Tensor:
     beyond = probabilities.cumsum(dim=-1) - probabilities >= top_p
     beyond[..., 0] = False
     return scores.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
-
-
-def _signed(value: int) -> int:
-    value &= _MASK_64
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _mix(value: int) -> int:
-    value &= _MASK_64
-    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK_64
-    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK_64
-    return value ^ (value >> 31)
-
-
-def _shift_right(value: Tensor, count: int) -> Tensor:
-    # int64 shifts arithmetically; the mask drops the copies of the sign bit
-    return (value >> count) & ((1 << (64 - count)) - 1)
-
-
-def _mix_tensor(value: Tensor) -> Any:
-    value = (value ^ _shift_right(value, 30)) * _signed(_MIX_1)
-    value = (value ^ _shift_right(value, 27)) * _signed(_MIX_2)
-    return value ^ _shift_right(value, 31)

@@ -384,7 +384,7 @@ def _split_kernel(
     for block in tl.range(start, full_end, BLOCK_N):
         key_row = (block + tl.arange(0, BLOCK_N)).to(tl.int64)
         key_tile = _load_rows(keys, key_row * key_row_stride, HEAD_DIM, BLOCK_D)  # [BLOCK_N, BLOCK_D]
-        value_tile = _load_rows(values, key_row * key_row_stride, HEAD_DIM, BLOCK_D)
+        value_tile = _load_rows(values, key_row * value_row_stride, HEAD_DIM, BLOCK_D)
         scores = _scores(query_tile, key_tile, input_scale, HAS_SOFTCAP)
         total, row_max, row_sum = _accumulate(total, row_max, row_sum, scores, value_tile, output_scale)
 
@@ -398,7 +398,7 @@ def _split_kernel(
         # rows beyond the last may hold anything, NaN too, and 0 * NaN would spread: the last is read again instead
         key_row = tl.minimum(block + tl.arange(0, BLOCK_N), end - 1).to(tl.int64)
         key_tile = _load_rows(keys, key_row * key_row_stride, HEAD_DIM, BLOCK_D)
-        value_tile = _load_rows(values, key_row * key_row_stride, HEAD_DIM, BLOCK_D)
+        value_tile = _load_rows(values, key_row * value_row_stride, HEAD_DIM, BLOCK_D)
         scores = _scores(query_tile, key_tile, input_scale, HAS_SOFTCAP)
         seen = _seen(bits, depths, block, end, context, is_tail, last_unseen, BLOCK_N, HAS_WINDOW)
         scores = tl.where(seen, scores, float("-inf"))
