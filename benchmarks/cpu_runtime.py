@@ -70,7 +70,8 @@ def main() -> None:
 
     base = results["plain", "plain decoding"]
     print(
-        f"{'runtime':10s}{'first answer':>14s}{'':4s}{'plain tok/s':>12s}{'caddtree':>10s}{'speed-up':>10s}{'same text':>11s}"
+        f"{'runtime':10s}{'first answer':>14s}{'':4s}{'plain tok/s':>12s}{'caddtree':>10s}"
+        f"{'speed-up':>10s}{'same text':>11s}"
     )
     for name, pair in variants.items():
         entry = report[name]
@@ -85,8 +86,8 @@ def main() -> None:
             for found, expected in zip(results[name, kind], base, strict=True)
         )
         print(
-            f"{name:10s}{entry['first_answer_seconds']:12.1f} s    {entry['plain decoding']:12.0f}{entry['caddtree']:10.0f}"
-            f"{entry['speedup']:9.2f}x{'yes' if entry['identical'] else 'no':>11s}"
+            f"{name:10s}{entry['first_answer_seconds']:12.1f} s    {entry['plain decoding']:12.0f}"
+            f"{entry['caddtree']:10.0f}{entry['speedup']:9.2f}x{'yes' if entry['identical'] else 'no':>11s}"
         )
         print(" " * 28 + "".join(f"{entry[f'{kind} against the plain runtime']:11.2f}x" for kind in pair))
     if arguments.json:

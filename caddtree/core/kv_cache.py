@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ class _TreeLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, owner: TreeCache) -> None:
         super().__init__()
-        self.owner = owner
+        # weak: a cycle would keep the buffers of an ended sequence until the garbage collector comes by
+        self.owner: TreeCache = weakref.proxy(owner)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers in the shape of the first rows."""
@@ -105,6 +107,10 @@ class TreeCache(Cache):  # type: ignore[misc]
                 layer.grow(capacity)
             self.capacity, self._mover = capacity, None
             self.captured.clear()
+
+    def discard(self) -> None:
+        """Drop what was captured over the buffers: it refers to them, and would keep their memory for a while."""
+        self.captured.clear()
 
     @torch.inference_mode()
     def clear(self) -> None:

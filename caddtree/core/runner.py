@@ -66,7 +66,8 @@ class TargetRunner(Protocol):
         Args:
             owner: Whose buffers: those of one owner are made alike.
             capacity: Rows.
-            make: Makes new ones of the capacity it is given; they have a ``capacity`` and a method ``clear``.
+            make: Makes new ones of the capacity it is given. They have a ``capacity``, a method ``clear`` that forgets
+                the sequence, and a method ``discard`` that drops what was captured over them.
         """
 
     def give_back(self, owner: object, buffers: Any) -> None:

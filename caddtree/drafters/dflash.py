@@ -174,6 +174,8 @@ class DFlash:
                 for mine, kept in zip((new.keys, new.values), (state.keys, state.values), strict=True):
                     for rows, before in zip(mine, kept, strict=False):
                         rows[:, :, : state.length] = before[:, :, : state.length]
+                if old is not None:
+                    old.discard()
                 state.buffers, state.keys, state.values = new, new.keys, new.values
             return
         for buffers in (state.keys, state.values):

@@ -33,6 +33,10 @@ class DraftBuffers:
     capacity: int
     captured: StaticFunction | None = None
 
+    def discard(self) -> None:
+        """Drop what was captured over the buffers."""
+        self.captured = None
+
     def clear(self) -> None:
         """Forget the sequence: stale rows that held NaN would spread under a dense mask."""
         for rows in (*self.keys, *self.values, self.features):

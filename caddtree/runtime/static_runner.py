@@ -65,17 +65,25 @@ class StaticRunner:
         if idle is not None and idle.capacity >= capacity:
             idle.clear()
             return idle
+        if idle is not None:
+            idle.discard()
         # powers of two: few requests then need larger ones than the request before
         return make(max(_SMALLEST_CAPACITY, 1 << (capacity - 1).bit_length()))
 
     def give_back(self, owner: object, buffers: Any) -> None:
         """Keep the buffers for the next sequence, unless larger ones are kept."""
         kept = self._idle.get(id(owner))
-        if kept is None or buffers.capacity >= kept.capacity:
-            self._idle[id(owner)] = buffers
+        if kept is not None and kept.capacity > buffers.capacity:
+            buffers.discard()
+            return
+        if kept is not None:
+            kept.discard()
+        self._idle[id(owner)] = buffers
 
     def free(self) -> None:
         """Drop idle buffers and what was captured over them."""
+        for buffers in self._idle.values():
+            buffers.discard()
         self._idle.clear()
 
     def forward(self, target: Target, state: TargetState, tree: DraftTree, attention: TreeAttention) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
+import weakref
 
 import attrs
 import pytest
@@ -137,6 +139,26 @@ def test_sequences_at_the_same_time_have_buffers_of_their_own():
     assert buffers[0] != buffers[1]
     assert third.cache.layers[0].keys.data_ptr() in buffers
     assert third.context_length == 2
+
+
+def test_buffers_that_are_not_kept_are_freed_at_once():
+    """What was captured over them refers to them: without a word they would wait for the garbage collector."""
+    target, _ = static_target()
+    gc.disable()
+    try:
+        small, large = prefilled(target, [3, 1, 4]), prefilled(target, list(range(60)) * 20)
+        with torch.inference_mode():
+            for state in (small, large):
+                target.forward_tree(state, BRANCHING)
+        gone = [weakref.ref(small.cache), weakref.ref(large.cache)]
+        del large, small, state
+        kept = [reference() is not None for reference in gone]
+        target.free_memory()
+
+        assert kept == [False, True]
+        assert gone[1]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_tree_beyond_the_largest_bucket_runs_and_is_told(caplog):
