@@ -6,6 +6,7 @@ Builders have theirs in ``tests/tree_builders/test_contract.py``.
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +33,12 @@ from tests.tiny_pair import SIZE, write_pair
 NAMES = {kind: default_registry().names(kind) for kind in KINDS}
 REFUSED: dict[tuple[str, ...], str] = {}
 """Combinations that cannot work together, by name in the order of the pipeline, and what the refusal says."""
+
+
+@pytest.fixture(autouse=True)
+def triton_without_a_device(monkeypatch):
+    """The verifier binds here, and its attention runs by the plain reference; tests/runtime runs the kernels."""
+    monkeypatch.setattr("caddtree.verifiers.triton.availability", SimpleNamespace(takes_triton=lambda tensor: True))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class _TreeLayer(CacheLayerMixin):  # type: ignore[misc]
     def __init__(self, owner: TreeCache) -> None:
         super().__init__()
         # weak: a cycle would keep the buffers of an ended sequence until the garbage collector comes by
-        self.owner: TreeCache = weakref.proxy(owner)
+        self.owner: TreeCache = weakref.proxy(owner)  # type: ignore[assignment]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers in the shape of the first rows."""

@@ -99,8 +99,8 @@ class KernelAttention:
                 f"through Transformers' attention interface; use verifier: {{name: sdpa}}"
             )
         error = float((found[: tree.num_nodes] - expected).abs().max() / expected.abs().max())
-        # a NaN compares false
-        if not error <= _TOLERANCES.get(target.dtype, 1e-1):
+        # numbers that are not finite are for the first round to report; elsewhere a NaN is an error: it compares false
+        if bool(torch.isfinite(expected).all()) and not error <= _TOLERANCES.get(target.dtype, 1e-1):
             raise CompatibilityError(
                 f"verifier triton: on {type(target.model).__name__} the kernel's logits differ from the model's own by "
                 f"{error:.1%} of the largest; its attention does something the kernel does not know. "

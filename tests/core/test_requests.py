@@ -38,10 +38,11 @@ def test_ft07_a_tiny_temperature_is_greedy_and_never_nan(temperature, top_p):
 
 def test_noise_is_finite_even_for_the_largest_bits(monkeypatch):
     """52 bits and a half never round to 1, whose noise would be infinite."""
-    from caddtree.core import sampler
+    from caddtree.kernels.target_choice import reference
 
     for bits in (0, -1):  # all bits clear, all bits set
-        monkeypatch.setattr(sampler, "_mix_tensor", lambda value, bits=bits: torch.full_like(value, bits))
+        filled = torch.full((1, 4), bits)
+        monkeypatch.setattr(reference, "keyed_bits", lambda *_, filled=filled: filled)
         assert torch.isfinite(gumbel_noise(0, [1], 4)).all()
 
 

@@ -150,9 +150,10 @@ def test_ft_10_a_broken_recipe_is_refused_with_its_place(tmp_path: Path, registr
     path = tmp_path / "broken.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
-    begin = time.perf_counter()
+    # of the processor, not of the clock: other tests run beside this one
+    begin = time.process_time()
     message = error_of(path, registry)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
 
     assert seconds < 0.5
     for part in expected:
@@ -225,10 +226,10 @@ def test_ft_10_hostile_files_need_little_memory_and_no_strategy(tmp_path: Path) 
         "from caddtree.plugins.recipe import load_recipe\n"
         "resource.setrlimit(resource.RLIMIT_AS, (200_000_000, 200_000_000))\n"
         "for path in sorted(Path(sys.argv[1]).glob('*.yaml')):\n"
-        "    begin = time.perf_counter()\n"
+        "    begin = time.process_time()\n"
         "    try: load_recipe(path)\n"
         "    except RecipeError as error: print(error)\n"
-        "    assert time.perf_counter() - begin < 0.5, path\n"
+        "    assert time.process_time() - begin < 0.5, path\n"
         "assert 'torch' not in sys.modules\n"
     )
 

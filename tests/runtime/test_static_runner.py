@@ -143,7 +143,7 @@ def test_sequences_at_the_same_time_have_buffers_of_their_own():
 
 def test_buffers_that_are_not_kept_are_freed_at_once():
     """What was captured over them refers to them: without a word they would wait for the garbage collector."""
-    target, _ = static_target()
+    target = Target(tiny_model(), runner=StaticRunner(BUCKETS))
     gc.disable()
     try:
         small, large = prefilled(target, [3, 1, 4]), prefilled(target, list(range(60)) * 20)
