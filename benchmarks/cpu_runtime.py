@@ -3,9 +3,9 @@
     python benchmarks/cpu_runtime.py [--prompts 4] [--repeats 3] [--max-new-tokens 128] [--json FILE]
 
 Every runtime decodes the same prompts, plainly and with CaDDTree, in a process of its own (compiled code brings a
-second pool of threads), and the processes take turns. Reported are seconds from loaded models to the first short answer,
-profiles apart, tokens per second, and both against the plain runtime. Torch keeps compiled code on disk: the first turn
-with an empty TORCHINDUCTOR_CACHE_DIR is a cold start, the later ones are warm. Run it on a quiet machine.
+second pool of threads), and the processes take turns. Reported are seconds from loaded models to the first short
+answer, profiles apart, tokens per second, and both against the plain runtime. Torch keeps compiled code on disk: the
+first turn with an empty TORCHINDUCTOR_CACHE_DIR is a cold start, the later ones are warm. Run it on a quiet machine.
 """
 
 from __future__ import annotations

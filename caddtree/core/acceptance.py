@@ -100,6 +100,8 @@ class MatchChoice:
             root_position=rows.context_length,
         )
         packed = accept_walk(choices, best, rows.tokens, rows.parents, rows.num_nodes, max_path=_LONGEST_PATH)
+        # the device is busy with the forward: time to number the tree here too, for the records
+        tree.on_host()
         # host sync: the one read of verification
         walk = unpack_walk(packed.cpu())
         if walk.bad_row is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -90,6 +91,10 @@ class DraftTree:
         """Phi, the surrogate expected number of accepted draft tokens (CaDDTree, arXiv:2606.01813)."""
         return float(self.log_weights[1:].double().exp().sum())  # host sync: trees are built on the host
 
+    def on_host(self) -> DraftTree:
+        """Return the tree with all its nodes on the host: itself."""
+        return self
+
     def visibility_mask(self) -> Tensor:
         """Return ``(nodes, nodes)`` bool; ``[i, j]`` is true when node ``i`` attends to node ``j``."""
         return visibility_mask(self.parents)
@@ -122,6 +127,53 @@ class DraftTree:
             raise TreeError(f"draft tokens must lie in 0..{vocabulary_size - 1}, found {token}")
         if len(set(zip(parents.tolist(), tokens.tolist(), strict=True))) != len(tokens):
             raise TreeError("two children of one node carry the same token; each may be drafted once")
+
+
+class PlacedTree:
+    """A tree that the device has numbered: its forward is launched before the host numbers it for itself.
+
+    Whatever is asked of it beyond its size is answered by the host's numbering, which is then made.
+
+    Args:
+        packet: ``(size,)`` int64 on the device, see ``core/tree_packet.py``.
+        packet_rows: Rows of the packet, padding included.
+        tokens: Of the draft nodes in any order, as the host knows them.
+        depths: Of the same nodes.
+        number: Makes the tree on the host.
+    """
+
+    sequence_index: Tensor | None = None
+
+    def __init__(
+        self,
+        packet: Tensor,
+        packet_rows: int,
+        tokens: NDArray[np.int64],
+        depths: NDArray[np.int64],
+        number: Callable[[], DraftTree],
+    ) -> None:
+        self.packet, self.packet_rows = packet, packet_rows
+        self.num_drafts, self.num_nodes = len(tokens), len(tokens) + 1
+        self._tokens, self._depths, self._number = tokens, depths, number
+        self._on_host: DraftTree | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.on_host(), name)
+
+    def on_host(self) -> DraftTree:
+        """Return the host's numbering of the same tree."""
+        if self._on_host is None:
+            self._on_host = self._number()
+        return self._on_host
+
+    def check(self, *, max_depth: int, vocabulary_size: int) -> None:
+        """Refuse what a drafter may have got wrong; order and closure are the device's own work.
+
+        Raises:
+            TreeError: For a token outside the vocabulary or a node that is too deep.
+        """
+        if self._tokens.max() >= vocabulary_size or self._tokens.min() < 0 or self._depths.max() > max_depth:
+            self.on_host().check(max_depth=max_depth, vocabulary_size=vocabulary_size)
 
 
 def visibility_mask(parents: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from heapq import heappop, heappush, heapreplace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caddtree.core.draft_tree import DraftTree
+from caddtree.core.draft_tree import DraftTree, PlacedTree
 from caddtree.core.errors import InputError
 from caddtree.core.marginals import LARGEST_LOG_PROB, Marginals
 from caddtree.kernels import availability
@@ -140,13 +140,13 @@ def tree_from_selection(frontier: Frontier, count: int, context: RoundContext) -
     count = min(count, len(frontier))
     if count == 0:
         return DraftTree.root_only(context.root_token)
-    packet, num_rows = None, 0
-    if frontier.ranked is not None:
-        num_rows = context.num_rows(count)
-        # launched before the host numbers the same tree for itself
-        packet = number_tree(frontier.ranked, count, context.root_token, num_rows, context.context_length).packet
-    tree = _numbered(context.root_token, frontier, count)
-    return tree if packet is None else attrs.evolve(tree, packet=packet, packet_rows=num_rows)
+    if frontier.ranked is None:
+        return _numbered(context.root_token, frontier, count)
+    num_rows = context.num_rows(count)
+    packet = number_tree(frontier.ranked, count, context.root_token, num_rows, context.context_length).packet
+    tokens, depths = frontier.tokens[:count], frontier.depths[:count]
+    placed = PlacedTree(packet, num_rows, tokens, depths, lambda: _numbered(context.root_token, frontier, count))
+    return cast(DraftTree, placed)
 
 
 def _numbered(root_token: int, frontier: Frontier, count: int) -> DraftTree:

@@ -465,7 +465,7 @@ class Session:
             unusable_draft=is_unusable,
         )
         self.rounds.append(round_)
-        self.last_tree = tree
+        self.last_tree = tree.on_host()
         for observer in self.decoder.observers:
             with stage("observer", observer, f"round {round_.index}"):
                 observer.on_round(round_)

@@ -225,6 +225,7 @@ class Target:
         num_rows = padded_rows(tree.num_nodes, buckets)
         if tree.packet is not None and tree.packet_rows == num_rows:
             return tree
+        tree = tree.on_host()
         packet = pack_tree(tree, state.context_length, num_rows)
         if self.device.type != "cpu":
             # pinned memory makes the copy asynchronous: the host goes on while it runs

@@ -109,11 +109,12 @@ class StaticDraft:
         tokens = torch.where(row == 0, root, config.mask_token_id)
         hidden = target.embed(tokens).to(features.dtype)[None] * config.input_embedding_scale
         rotations = network.rotation(context_slots), network.rotation(block_slots)
+        windows = [config.window(index) for index in range(config.num_layers)]
+        reaches = {window: _reach(context_length, row, buffers.capacity, window) for window in set(windows)}
         for index, layer in enumerate(network.layers):
-            reach = _reach(context_length, row, buffers.capacity, config.window(index))
             hidden = self._run_layer(
                 layer, features, hidden, rotations, (context_slots, block_slots),
-                (buffers.keys[index], buffers.values[index]), reach,
+                (buffers.keys[index], buffers.values[index]), reaches[windows[index]],
             )  # fmt: skip
         return target.head_logits(network.norm(hidden)[0, 1:].to(target.dtype))
 

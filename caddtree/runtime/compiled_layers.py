@@ -8,6 +8,7 @@ object of its own, and in their number, which is hidden while they run.
 from __future__ import annotations
 
 import logging
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ class CompiledFunction:
 
     def __init__(self, function: Callable[..., Any], *, dynamic: bool = True) -> None:
         self._plain = function
-        self._function: Callable[..., Any] = torch.compile(function, dynamic=dynamic)
+        self._function: Callable[..., Any] = torch.compile(_with_code_of_its_own(function), dynamic=dynamic)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Return what the function returns."""
@@ -38,6 +39,9 @@ class CompiledFunction:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                # it was compiled when it was warmed up, and a broken capture is no reason to compile nothing
+                raise
             # a missing C++ compiler, a Triton that does not fit the driver, code that cannot be traced; should the
             # function itself be at fault, it fails again below
             logger.warning(
@@ -48,6 +52,14 @@ class CompiledFunction:
             )
             self._function = self._plain
         return self._plain(*arguments, **keywords)
+
+
+def _with_code_of_its_own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy of a plain function: the compiler counts its recompilations per code object, for all models."""
+    assert isinstance(function, types.FunctionType), "a function, no method"
+    assert function.__closure__ is None, "what a closure holds would be compiled in"
+    code = function.__code__.replace(co_name=f"{function.__name__}_compiled")
+    return types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
 
 
 class LayerCache:

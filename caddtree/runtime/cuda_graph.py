@@ -25,6 +25,9 @@ class GraphCapture:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pool = torch.cuda.graph_pool_handle()
+        # a pool whose last graph has died cannot be captured into again: this one lives as long as the pool
+        self._keeper = CapturedFunction(lambda inputs: (inputs + 1,), device, self.pool)
+        self._keeper(torch.zeros(1))
 
     def __call__(self, function: StaticFunction) -> CapturedFunction:
         """Return the captured form; the capture itself happens at its first call."""

@@ -67,6 +67,8 @@ class StaticRunner:
             return idle
         if idle is not None:
             idle.discard()
+            # their memory may be needed for the larger ones
+            del idle
         # powers of two: few requests then need larger ones than the request before
         return make(max(_SMALLEST_CAPACITY, 1 << (capacity - 1).bit_length()))
 

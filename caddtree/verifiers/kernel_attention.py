@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import attrs
@@ -89,9 +89,12 @@ class KernelAttention:
         target.prefill(state, [0, 1], lambda *_: None)
         expected = target.forward_view(state, tree)
         self._layers_called = []
+        # not compiled: a list that grows from layer to layer would be compiled into each
+        execution, target.layer_execution = target.layer_execution, nullcontext()
         try:
             found = PlainRunner().forward(target, state, tree, self)
         finally:
+            target.layer_execution = execution
             num_called, self._layers_called = len(self._layers_called), None
         if num_called != target.num_layers:
             raise CompatibilityError(

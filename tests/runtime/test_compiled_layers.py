@@ -55,6 +55,20 @@ def test_all_layers_and_sizes_share_compiled_code(family, attention, counter):
 
 
 @torch.inference_mode()
+def test_many_models_in_one_process_are_all_compiled(counter):
+    """The compiler gives up on a function after eight forms of it: every model has a function of its own."""
+    for seed in range(6):
+        target = Target(tiny_model(hidden_size=32 + 8 * seed), runner=StaticRunner(BUCKETS, compile=CompiledFunction))
+        kernel = KernelAttention(target)
+        state = prefilled(target, [3, 1, 4])
+        before = counter.frame_count
+        for num_nodes in (3, 1, 8):
+            target.forward_tree(state, random_tree(num_nodes, 0), kernel)
+
+        assert 1 <= counter.frame_count - before <= 2
+
+
+@torch.inference_mode()
 def test_the_layers_are_untouched_outside_of_forwards(counter):
     """Their numbers and forwards are their own again, also when a forward raises."""
     target = Target(tiny_model(), runner=StaticRunner(BUCKETS, compile=CompiledFunction))
