@@ -13,7 +13,7 @@ from caddtree.core.pipeline import Decoder, Observer
 from caddtree.core.target import Target, target_fingerprint
 from caddtree.plugins.recipe import Recipe, TargetOptions, load_recipe
 from caddtree.plugins.registry import default_registry
-from caddtree.runtime.choice import choose_runner
+from caddtree.runtime.choice import runner_for
 
 
 def load(
@@ -54,7 +54,7 @@ def load(
         context_limit=checked.target.context_limit,
         fingerprint=None if tokenizer is None else target_fingerprint(model.config, tokenizer),
         num_tokens=None if tokenizer is None else len(tokenizer),
-        runner=choose_runner(checked.runtime, next(model.parameters()).device),
+        runner=runner_for(model, checked.runtime),
     )
     return Decoder(target=target, tokenizer=tokenizer, options=checked.generation, observers=observers, **strategies)
 

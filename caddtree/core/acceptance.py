@@ -66,7 +66,7 @@ class MatchChoice:
 
     def walk(self, tree: DraftTree, logits: Tensor, context_length: int) -> Walk:
         """Return the accepted path and the target's choices along it; rows of padding behind the nodes are ignored."""
-        if tree.packet is not None and not self.sampler.processors and availability.takes_triton(logits):
+        if tree.packet is not None and self.sampler.is_keyed and availability.takes_triton(logits):
             return self._walk_on_device(tree, logits, context_length)
         logits = logits[: tree.num_nodes]
         choose = _argmax_choices(logits, context_length)
@@ -100,8 +100,6 @@ class MatchChoice:
             root_position=rows.context_length,
         )
         packed = accept_walk(choices, best, rows.tokens, rows.parents, rows.num_nodes, max_path=_LONGEST_PATH)
-        # the device is busy with the forward: time to number the tree here too, for the records
-        tree.on_host()
         # host sync: the one read of verification
         walk = unpack_walk(packed.cpu())
         if walk.bad_row is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
@@ -27,9 +26,9 @@ class DraftTree:
     depths: Tensor  # (nodes,) int64, 0 for the root
     log_weights: Tensor  # (nodes,) float32, sum of the log-probabilities from the root; 0 for the root
     sequence_index: Tensor | None = None  # (nodes,) int64 where a batch is a forest, else None
-    packet: Tensor | None = None  # (size,) int64 on the target's device, see core/tree_packet.py
-    """The same tree where it was also numbered on the device: nothing has to be uploaded."""
-    packet_rows: int = 0
+    packet: Tensor | None = attrs.field(default=None, init=False)  # (size,) int64, see core/tree_packet.py
+    """The same tree on the target's device. No argument: a tree that is made from this one is another tree."""
+    packet_rows: int = attrs.field(default=0, init=False)
     """Rows of the packet, padding included."""
 
     @classmethod
@@ -91,9 +90,12 @@ class DraftTree:
         """Phi, the surrogate expected number of accepted draft tokens (CaDDTree, arXiv:2606.01813)."""
         return float(self.log_weights[1:].double().exp().sum())  # host sync: trees are built on the host
 
-    def on_host(self) -> DraftTree:
-        """Return the tree with all its nodes on the host: itself."""
-        return self
+    def placed(self, packet: Tensor, packet_rows: int) -> DraftTree:
+        """Return the same tree with its packet on the device."""
+        tree = attrs.evolve(self)
+        object.__setattr__(tree, "packet", packet)
+        object.__setattr__(tree, "packet_rows", packet_rows)
+        return tree
 
     def visibility_mask(self) -> Tensor:
         """Return ``(nodes, nodes)`` bool; ``[i, j]`` is true when node ``i`` attends to node ``j``."""
@@ -127,53 +129,6 @@ class DraftTree:
             raise TreeError(f"draft tokens must lie in 0..{vocabulary_size - 1}, found {token}")
         if len(set(zip(parents.tolist(), tokens.tolist(), strict=True))) != len(tokens):
             raise TreeError("two children of one node carry the same token; each may be drafted once")
-
-
-class PlacedTree:
-    """A tree that the device has numbered: its forward is launched before the host numbers it for itself.
-
-    Whatever is asked of it beyond its size is answered by the host's numbering, which is then made.
-
-    Args:
-        packet: ``(size,)`` int64 on the device, see ``core/tree_packet.py``.
-        packet_rows: Rows of the packet, padding included.
-        tokens: Of the draft nodes in any order, as the host knows them.
-        depths: Of the same nodes.
-        number: Makes the tree on the host.
-    """
-
-    sequence_index: Tensor | None = None
-
-    def __init__(
-        self,
-        packet: Tensor,
-        packet_rows: int,
-        tokens: NDArray[np.int64],
-        depths: NDArray[np.int64],
-        number: Callable[[], DraftTree],
-    ) -> None:
-        self.packet, self.packet_rows = packet, packet_rows
-        self.num_drafts, self.num_nodes = len(tokens), len(tokens) + 1
-        self._tokens, self._depths, self._number = tokens, depths, number
-        self._on_host: DraftTree | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.on_host(), name)
-
-    def on_host(self) -> DraftTree:
-        """Return the host's numbering of the same tree."""
-        if self._on_host is None:
-            self._on_host = self._number()
-        return self._on_host
-
-    def check(self, *, max_depth: int, vocabulary_size: int) -> None:
-        """Refuse what a drafter may have got wrong; order and closure are the device's own work.
-
-        Raises:
-            TreeError: For a token outside the vocabulary or a node that is too deep.
-        """
-        if self._tokens.max() >= vocabulary_size or self._tokens.min() < 0 or self._depths.max() > max_depth:
-            self.on_host().check(max_depth=max_depth, vocabulary_size=vocabulary_size)
 
 
 def visibility_mask(parents: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from heapq import heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caddtree.core.draft_tree import DraftTree, PlacedTree
+from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import InputError
 from caddtree.core.marginals import LARGEST_LOG_PROB, Marginals
 from caddtree.kernels import availability
@@ -144,9 +144,7 @@ def tree_from_selection(frontier: Frontier, count: int, context: RoundContext) -
         return _numbered(context.root_token, frontier, count)
     num_rows = context.num_rows(count)
     packet = number_tree(frontier.ranked, count, context.root_token, num_rows, context.context_length).packet
-    tokens, depths = frontier.tokens[:count], frontier.depths[:count]
-    placed = PlacedTree(packet, num_rows, tokens, depths, lambda: _numbered(context.root_token, frontier, count))
-    return cast(DraftTree, placed)
+    return _numbered(context.root_token, frontier, count).placed(packet, num_rows)
 
 
 def _numbered(root_token: int, frontier: Frontier, count: int) -> DraftTree:
@@ -196,8 +194,9 @@ def _usable_rows(log_probs: NDArray[np.float32]) -> NDArray[np.float32]:
 def _rank_on_device(marginals: Marginals, max_nodes: int, stop_tokens: frozenset[int]) -> Frontier:
     """Return the heaviest prefixes within the width, ranked by one launch; equal to the heap's bit for bit."""
     stops = _stops_on(marginals.log_probs.device, stop_tokens)
-    ranked = rank_prefixes(marginals.tokens, marginals.log_probs, max_nodes, stops)
-    # host sync: the one read of building, 20 bytes per node
+    tokens, log_probs = marginals.tokens.long().contiguous(), marginals.log_probs.float().contiguous()
+    ranked = rank_prefixes(tokens, log_probs, max_nodes, stops)
+    # host sync: 24 bytes per node; once per round unless the builder looks further or a width binds
     found = read_ranked(ranked.cpu(), max_nodes)
     marginals.note_usable(found.is_usable)
     if not found.is_ordered:

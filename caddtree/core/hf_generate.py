@@ -46,6 +46,11 @@ class TorchSampler(Sampler):
         """Never: the draws must happen one by one."""
         return False
 
+    @property
+    def is_keyed(self) -> bool:
+        """Never: the draws are torch's own."""
+        return False
+
 
 def custom_generate(
     decoder: Decoder,

@@ -102,15 +102,17 @@ class TreeCache(Cache):  # type: ignore[misc]
         needed = self.length + num_rows
         if needed > self.capacity:
             capacity = max(needed, 2 * self.capacity)
+            # first: when memory runs out on the way, nothing may be replayed over buffers that are gone
+            self.discard()
             for layer in self.layers:
                 # a layer that has grown before memory ran out is not grown again
                 layer.grow(capacity)
-            self.capacity, self._mover = capacity, None
-            self.captured.clear()
+            self.capacity = capacity
 
     def discard(self) -> None:
         """Drop what was captured over the buffers: it refers to them, and would keep their memory for a while."""
         self.captured.clear()
+        self._mover = None
 
     @torch.inference_mode()
     def clear(self) -> None:
@@ -138,7 +140,7 @@ class TreeCache(Cache):  # type: ignore[misc]
         if moved:
             keys = self.layers[0].keys
             rows = torch.tensor(path, device=keys.device) if rows is None else rows
-            if availability.takes_triton(keys) and self._are_alike():
+            if availability.takes_triton(keys) and (self._mover is not None or self._are_alike()):
                 self._mover = self._mover or RowMover(self._buffers())
                 self._mover(rows, self.length)
             else:
@@ -151,7 +153,7 @@ class TreeCache(Cache):  # type: ignore[misc]
 
     def _are_alike(self) -> bool:
         """Whether one launch can serve all layers: some models mix head sizes, or lie on several devices."""
-        return len({(buffer.shape, buffer.dtype, buffer.device) for buffer in self._buffers()}) == 1
+        return len({(buffer.shape, buffer.stride(), buffer.dtype, buffer.device) for buffer in self._buffers()}) == 1
 
     def _move(self, path: Sequence[int], rows: Tensor) -> None:
         first = next(index for index, node in enumerate(path) if node != index)

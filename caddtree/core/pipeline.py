@@ -1,6 +1,6 @@
 """The one decoding loop: prefill, then per round draft, build, verify, commit.
 
-Start reading at :meth:`Session.step`, which is one round.
+Start reading at :meth:`Session.step`, which is one round: an attempt, then what stays of it.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class Session:
         try:
             self.first_chunk = self._prefill(prompt)
         except torch.OutOfMemoryError as error:
-            raise self._out_of_memory("prefill", len(prompt)) from error
+            raise self._out_of_memory("prefill", len(prompt), str(error).strip().partition("\n")[0]) from error
 
     @torch.inference_mode()
     def step(self, *, candidate_counts: tuple[int, ...] | None = None) -> Chunk:
@@ -261,38 +261,53 @@ class Session:
         if self._should_stop is not None and self._should_stop():
             return self._end("cancelled")
         context = self._context(candidate_counts)
-        try:
-            return self._round(context)
-        except torch.OutOfMemoryError as error:
-            self._make_room(context, error)
-        try:
-            return self._round(attrs.evolve(context, candidate_counts=self._allowed(context.candidate_counts)))
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory(f"round {len(self.rounds)}", context.context_length) from error
+        round_ = self._attempt(context)
+        if isinstance(round_, str):
+            self._make_room(context, round_)
+            round_ = self._attempt(attrs.evolve(context, candidate_counts=self._allowed(context.candidate_counts)))
+        if isinstance(round_, str):
+            raise self._out_of_memory(f"round {len(self.rounds)}", context.context_length, round_)
+        return self._finish(context, round_)
 
-    def _round(self, context: RoundContext) -> Chunk:
+    def _attempt(self, context: RoundContext) -> _Verified | str:
+        """Draft, build and verify, which change nothing that stays; where memory runs out return what was said."""
         decoder, where = self.decoder, f"round {len(self.rounds)}"
         self._num_tried = None
+        try:
+            started = time.perf_counter()
+            with stage("drafter", decoder.drafter, where):
+                marginals = self._draft(context)
+            drafted = time.perf_counter()
+            with stage("tree_builder", decoder.tree_builder, where):
+                tree, is_unusable = self._build(marginals, context)
+            self._num_tried = tree.num_drafts
+            built = time.perf_counter()
+            with stage("verifier", decoder.verifier, where):
+                walk = decoder.verifier.verify(self.target_state, tree, self._rule)
+            return _Verified(tree, walk, is_unusable, started, drafted, built, time.perf_counter())
+        except torch.OutOfMemoryError as error:
+            # not handled here: while the error is alive, so is all that the failed attempt has allocated
+            return str(error).strip().partition("\n")[0]
 
-        started = time.perf_counter()
-        with stage("drafter", decoder.drafter, where):
-            marginals = self._draft(context)
-        drafted = time.perf_counter()
-        with stage("tree_builder", decoder.tree_builder, where):
-            tree, is_unusable = self._build(marginals, context)
-        self._num_tried = tree.num_drafts
-        built = time.perf_counter()
-        with stage("verifier", decoder.verifier, where):
-            walk = decoder.verifier.verify(self.target_state, tree, self._rule)
-        verified = time.perf_counter()
-        walk, text = self._emit(walk)
-        self._commit(context, walk, where)
-        with stage("cost_model", decoder.cost_model, where):
-            predicted = self._predicted_seconds(tree.num_drafts, context)
-        committed = time.perf_counter()
+    def _finish(self, context: RoundContext, done: _Verified) -> Chunk:
+        """Emit the tokens, commit them and record the round."""
+        walk, text = self._emit(done.walk)
+        self._commit(context, walk)
+        with stage("cost_model", self.decoder.cost_model, f"round {len(self.rounds)}"):
+            predicted = self._predicted_seconds(done.tree.num_drafts, context)
+        seconds = StageSeconds(
+            done.drafted - done.started,
+            done.built - done.drafted,
+            done.verified - done.built,
+            time.perf_counter() - done.verified,
+        )
+        return self._record(context, done.tree, walk, seconds, predicted, done.is_unusable, text)
 
-        seconds = StageSeconds(drafted - started, built - drafted, verified - built, committed - verified)
-        return self._record(context, tree, walk, seconds, predicted, is_unusable, text)
+    def close(self) -> None:
+        """Give caches back at once, where the session itself is still referred to; it cannot be stepped any more."""
+        if self.finish_reason is None:
+            self._end("cancelled")
+        del self.target_state, self.draft_state
 
     def generation(self) -> Generation:
         """Return the result so far."""
@@ -322,7 +337,7 @@ class Session:
         self.prefill_seconds = time.perf_counter() - started
         return Chunk(text, (choice,), None)
 
-    def _make_room(self, context: RoundContext, error: torch.OutOfMemoryError) -> None:
+    def _make_room(self, context: RoundContext, said: str) -> None:
         """Free what can be freed, and let this request keep to half the draft nodes from now on."""
         tried = self._num_tried
         if tried is None:
@@ -332,15 +347,15 @@ class Session:
         logger.warning(
             "round %d: out of memory (%s); tried again, from now on with at most %d draft nodes",
             len(self.rounds),
-            str(error).strip().partition("\n")[0],
+            said,
             self._largest_count,
         )
 
-    def _out_of_memory(self, where: str, context_length: int) -> ResourceError:
+    def _out_of_memory(self, where: str, context_length: int, said: str) -> ResourceError:
         tried = "" if self._largest_count is None else f", also with at most {self._largest_count} draft nodes"
         return ResourceError(
             f"{where}: out of memory at context length {context_length}{tried}. "
-            f"Lower max_new_tokens, the builder's budget or target.prefill_chunk, or use a smaller dtype."
+            f"Lower max_new_tokens, the builder's budget or target.prefill_chunk, or use a smaller dtype. ({said})"
         )
 
     def _allowed(self, counts: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -380,41 +395,52 @@ class Session:
         root_only = DraftTree.root_only(context.root_token)
         if marginals is None:
             return root_only, False
-        tree = None
-        # the ranking on the device says it on the way; elsewhere no builder has to cope with such numbers
-        if marginals.is_ranked_on_device or marginals.is_usable():
+        # on a device the ranking says it on the way; elsewhere no builder has to cope with such numbers
+        if not marginals.is_ranked_on_device and not marginals.is_usable():
+            return self._unusable(root_only)
+        try:
             tree = self.decoder.tree_builder.build(marginals, context)
-        if tree is None or (marginals.is_ranked_on_device and not marginals.is_usable()):
-            self._note_unusable()
-            return root_only, True
+        except Exception:
+            if marginals.is_usable():
+                raise
+            return self._unusable(root_only)
+        if not marginals.is_usable():
+            return self._unusable(root_only)
         tree.check(max_depth=context.max_depth, vocabulary_size=self.decoder.target.vocabulary_size)
         return tree, False
 
-    def _note_unusable(self) -> None:
+    def _unusable(self, root_only: DraftTree) -> tuple[DraftTree, bool]:
         self._unusable_drafts += 1
         logger.warning("round %d: the drafter's output is not finite; no draft nodes", len(self.rounds))
         if self._unusable_drafts == _UNUSABLE_DRAFTS_ALLOWED:
             logger.warning("the drafter is switched off for this request after %d such rounds", self._unusable_drafts)
+        return root_only, True
 
-    def _commit(self, context: RoundContext, walk: Walk, where: str) -> None:
-        tokens = [context.root_token, *walk.tokens[:-1]]
+    def _commit(self, context: RoundContext, walk: Walk) -> None:
+        where, tokens = f"round {len(self.rounds)}", [context.root_token, *walk.tokens[:-1]]
         features: list[torch.Tensor | None] = []
+        said = self._try_commit(walk, tokens, features, where)
+        if said is not None:
+            self._make_room(context, said)
+            said = self._try_commit(walk, tokens, features, where)
+        if said is not None:
+            raise self._out_of_memory(where, context.context_length, said)
 
-        def commit() -> None:
-            # the tokens are out: what is done of this is not done again
+    def _try_commit(
+        self, walk: Walk, tokens: Sequence[int], features: list[torch.Tensor | None], where: str
+    ) -> str | None:
+        """Commit what is not committed yet; where memory runs out return what was said, else None.
+
+        The tokens are out already, so nothing that is done is done again: ``features`` keeps what the target gave.
+        """
+        try:
             if not features:
                 with stage("target", self.decoder.target.model, where):
                     features.append(self.decoder.target.commit(self.target_state, walk.path))
             self._commit_draft(tokens, features[0], where)
-
-        try:
-            commit()
         except torch.OutOfMemoryError as error:
-            self._make_room(context, error)
-            try:
-                commit()
-            except torch.OutOfMemoryError as again:
-                raise self._out_of_memory(where, context.context_length) from again
+            return str(error).strip().partition("\n")[0]
+        return None
 
     def _commit_draft(self, tokens: Sequence[int], features: torch.Tensor | None, where: str) -> None:
         with stage("drafter", self.decoder.drafter, where):
@@ -465,7 +491,7 @@ class Session:
             unusable_draft=is_unusable,
         )
         self.rounds.append(round_)
-        self.last_tree = tree.on_host()
+        self.last_tree = tree
         for observer in self.decoder.observers:
             with stage("observer", observer, f"round {round_.index}"):
                 observer.on_round(round_)
@@ -487,6 +513,19 @@ class Session:
         text = self._text.finish()
         self._pieces.append(text)
         return Chunk(text, (), None)
+
+
+@attrs.frozen(eq=False)
+class _Verified:
+    """A round up to its walk; the clock's readings are seconds."""
+
+    tree: DraftTree
+    walk: Walk
+    is_unusable: bool
+    started: float
+    drafted: float
+    built: float
+    verified: float
 
 
 @attrs.frozen(eq=False)

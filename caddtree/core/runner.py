@@ -60,12 +60,13 @@ class TargetRunner(Protocol):
     def prepare(self, target: Target) -> None:
         """Get a new target ready."""
 
-    def borrow(self, owner: object, capacity: int, make: Callable[[int], Any]) -> Any:
+    def borrow(self, owner: object, capacity: int, make: Callable[[int], Any], *, largest: int) -> Any:
         """Return empty buffers of at least ``capacity`` rows for one sequence.
 
         Args:
             owner: Whose buffers: those of one owner are made alike.
             capacity: Rows.
+            largest: Rows that no sequence can exceed.
             make: Makes new ones of the capacity it is given. They have a ``capacity``, a method ``clear`` that forgets
                 the sequence, and a method ``discard`` that drops what was captured over them.
         """
@@ -84,7 +85,7 @@ class TargetRunner(Protocol):
 
         Args:
             function: Runs operations of fixed shape on its input and on tensors that stay where they are; never waits
-                for the device. What it returns may be overwritten by its next call.
+                for the device. What it returns may be overwritten when anything captured is run again.
         """
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +101,7 @@ class PlainRunner:
     def prepare(self, target: Target) -> None:
         """Change nothing."""
 
-    def borrow(self, owner: object, capacity: int, make: Callable[[int], Any]) -> Any:
+    def borrow(self, owner: object, capacity: int, make: Callable[[int], Any], *, largest: int) -> Any:
         """Return new buffers for every sequence."""
         return make(capacity)
 

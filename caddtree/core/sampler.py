@@ -44,6 +44,11 @@ class Sampler:
         """Whether the choice is the arg-max of the raw logits, so that all nodes can be chosen at once."""
         return self.temperature == 0 and not self.processors
 
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the choice follows from one row of logits, the options and the keyed noise, as a kernel makes it."""
+        return not self.processors
+
     def scores(self, logits: Tensor, prefix: Sequence[int] = ()) -> Tensor:
         """Return the processed scores of one row: the distribution that is sampled, as unnormalised logs.
 

@@ -120,7 +120,8 @@ class Target:
         """
         buckets = self.runner.row_buckets
         if buckets is not None:
-            return tuple(rows - 1 for rows in buckets)
+            # the root alone is a legal answer whatever it is padded to
+            return tuple(sorted({0, *(rows - 1 for rows in buckets)}))
         return _FEW_SHAPES if len(self._linears) else None
 
     @property
@@ -181,7 +182,9 @@ class Target:
     def start(self, capacity: int) -> TargetState:
         """Return the state of a new sequence with room for ``capacity`` KV rows; it grows when needed."""
         self._linears.refresh()
-        cache = self.runner.borrow(self, capacity, lambda rows: TreeCache(self.num_layers, rows))
+        num_layers, buckets = self.num_layers, self.runner.row_buckets or (0,)
+        largest = self.position_limit + buckets[-1]
+        cache = self.runner.borrow(self, capacity, lambda rows: TreeCache(num_layers, rows), largest=largest)
         return TargetState(cache, release=lambda cache: self.runner.give_back(self, cache))
 
     def free_memory(self) -> None:
@@ -225,12 +228,11 @@ class Target:
         num_rows = padded_rows(tree.num_nodes, buckets)
         if tree.packet is not None and tree.packet_rows == num_rows:
             return tree
-        tree = tree.on_host()
         packet = pack_tree(tree, state.context_length, num_rows)
         if self.device.type != "cpu":
             # pinned memory makes the copy asynchronous: the host goes on while it runs
             packet = packet.pin_memory().to(self.device, non_blocking=True)
-        return attrs.evolve(tree, packet=packet, packet_rows=num_rows)
+        return tree.placed(packet, num_rows)
 
     @torch.inference_mode()
     def forward_tree(self, state: TargetState, tree: DraftTree, attention: TreeAttention | None = None) -> Tensor:
@@ -289,7 +291,8 @@ class Target:
         rows = None if is_prefix(path) else torch.tensor(path).to(self.device, non_blocking=True)
         features = state.features
         if features is not None:
-            features = features[: len(path)] if rows is None else features[rows]
+            # a copy either way: captured forwards overwrite their outputs, and a slice would keep the whole tree's
+            features = features[: len(path)].clone() if rows is None else features[rows]
         # last: when memory runs out in it, the same call again goes on
         state.cache.commit(path, rows)
         state.features = None

@@ -106,6 +106,8 @@ class DFlash:
         self._target = target
         if target.runner.row_buckets is not None:
             self._static = StaticDraft(self._network, target)
+        else:
+            self._static = None
         logger.info("%s", dflash_checkpoint.describe(config))
         self._self_check(target)
 
@@ -119,8 +121,7 @@ class DFlash:
             raise CompatibilityError("drafter dflash: the target tapped no layers; were its taps taken off?")
         if len(features) != len(tokens):
             raise CompatibilityError(f"drafter dflash: {len(tokens)} tokens came with {len(features)} rows of features")
-        # cloned: a slice would keep the features of the whole tree alive
-        state.waiting.append(features.clone())
+        state.waiting.append(features)
         if len(tokens) > self.config.block_size:
             # a chunk of the prompt: its projection belongs to prefill, not to the first round
             self._project_waiting(state)

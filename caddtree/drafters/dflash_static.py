@@ -6,6 +6,7 @@ of all its slots. How many features are new, and where they start, is read on th
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import attrs
@@ -57,7 +58,8 @@ class StaticDraft:
 
     def start(self, capacity: int) -> DraftBuffers:
         """Return empty buffers for at least ``capacity`` positions, the block behind the context included."""
-        buffers: DraftBuffers = self._target.runner.borrow(self, capacity, self._new_buffers)
+        largest = self._target.position_limit + self._config.block_size
+        buffers: DraftBuffers = self._target.runner.borrow(self, capacity, self._new_buffers, largest=largest)
         return buffers
 
     def release(self, buffers: DraftBuffers) -> None:
@@ -65,7 +67,7 @@ class StaticDraft:
         self._target.runner.give_back(self, buffers)
 
     def logits(self, buffers: DraftBuffers, start: int, features: Sequence[Tensor], root_token: int) -> Tensor:
-        """Return logits ``(block size - 1, vocabulary)``, which hold until the next call.
+        """Return logits ``(block size - 1, vocabulary)``, which hold until anything captured is run again.
 
         Args:
             buffers: Of the sequence; they gain the rows of ``features``.
@@ -81,7 +83,9 @@ class StaticDraft:
         if self._target.device.type != "cpu":
             packet = packet.pin_memory()
         if buffers.captured is None:
-            buffers.captured = self._target.runner.capture(lambda packet: (self._step(buffers, packet),))
+            # weak: what is kept for a draft model must not keep it
+            me = weakref.proxy(self)
+            buffers.captured = self._target.runner.capture(lambda packet: (me._step(buffers, packet),))
         return buffers.captured(packet)[0]
 
     def _new_buffers(self, capacity: int) -> DraftBuffers:

@@ -166,6 +166,9 @@ def _near(decoder: Decoder, session: Session | None, context: int, text: list[in
         drift = session.target_state.context_length - context
         if drift <= max(32, _DRIFT * context):
             return session
+    if session is not None:
+        # its buffers serve the next one, with what was captured over them
+        session.close()
     prompt = (text * (context // len(text) + 1))[:context]
     room = min(500, decoder.target.position_limit - context)
     return decoder.open(prompt, max_new_tokens=room, ignore_eos=True)

@@ -17,6 +17,15 @@ from caddtree.runtime.static_runner import StaticRunner
 logger = logging.getLogger(__name__)
 
 
+def runner_for(model: Any, options: RuntimeOptions) -> TargetRunner:
+    """Return how to run a Hugging Face model where it lies."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) > 1:
+        logger.info("runtime: the model lies on %d devices and runs plainly", len(devices))
+        return PlainRunner()
+    return choose_runner(options, devices.pop())
+
+
 def choose_runner(options: RuntimeOptions, device: torch.device) -> TargetRunner:
     """Return how to run the models on this device.
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caddtree.core.kv_cache import TreeCache
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,11 +70,12 @@ class LayerCache:
     is_sliding = False
     is_compileable = False
 
-    def __init__(self, keys: Tensor, values: Tensor, slots: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, slots: Tensor | None) -> None:
         self.keys, self.values, self.slots = keys, values, slots
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the rows to their slots and return the whole buffers."""
+        assert self.slots is not None, "compiled layers run with fixed shapes"
         self.keys.index_copy_(2, self.slots, key_states)
         self.values.index_copy_(2, self.slots, value_states)
         return self.keys, self.values
@@ -90,6 +93,10 @@ class CompiledLayers:
         run_layer = compile(_run_layer)
         self._patches: list[tuple[dict[str, Any], Callable[..., Any]]] = []
         self._numbered: list[tuple[dict[str, Any], int]] = []
+        if any("forward" in layer.__dict__ for layer in layers):
+            # hooks that move weights between devices work this way: what somebody put there stays in force
+            logger.warning("the forward of the model's layers was replaced by others: the layers are not compiled")
+            return
         for index, layer in enumerate(layers):
             self._patches.append((layer.__dict__, _bound(run_layer, layer, index)))
             for module in layer.modules():
@@ -111,15 +118,17 @@ class CompiledLayers:
 
 
 def _bound(run_layer: Callable[..., Any], layer: nn.Module, index: int) -> Callable[..., Any]:
-    def forward(hidden: Tensor, *arguments: Any, past_key_values: Any, **keywords: Any) -> Any:
-        buffers = past_key_values.layers[index]
-        view = LayerCache(buffers.keys, buffers.values, past_key_values.slots)
-        return run_layer(layer, hidden, arguments, view, keywords)
+    def forward(*arguments: Any, **keywords: Any) -> Any:
+        # some families pass the cache by position, some by name
+        given = next(value for value in (*keywords.values(), *arguments) if isinstance(value, TreeCache))
+        buffers = given.layers[index]
+        view = LayerCache(buffers.keys, buffers.values, given.slots)
+        arguments = tuple(view if value is given else value for value in arguments)
+        keywords = {name: view if value is given else value for name, value in keywords.items()}
+        return run_layer(layer, arguments, keywords)
 
     return forward
 
 
-def _run_layer(
-    layer: nn.Module, hidden: Tensor, arguments: tuple[Any, ...], cache: LayerCache, keywords: dict[str, Any]
-) -> Any:
-    return type(layer).forward(layer, hidden, *arguments, past_key_values=cache, **keywords)
+def _run_layer(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return type(layer).forward(layer, *arguments, **keywords)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class StaticRunner:
         self.row_buckets: tuple[int, ...] | None = tuple(buckets)
         self._buckets = tuple(buckets)
         self._capture, self._compile = capture, compile
-        self._idle: dict[int, Any] = {}
+        self._idle: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._told_of_large_tree = False
 
     @property
@@ -59,9 +60,9 @@ class StaticRunner:
         if self._compile is not _as_it_is:
             target.layer_execution = CompiledLayers(target.layers, self._compile)
 
-    def borrow(self, owner: object, capacity: int, make: Callable[[int], Any]) -> Any:
+    def borrow(self, owner: object, capacity: int, make: Callable[[int], Any], *, largest: int) -> Any:
         """Return the buffers of the last sequence where they are large enough: what was captured over them holds."""
-        idle = self._idle.pop(id(owner), None)
+        idle = self._idle.pop(owner, None)
         if idle is not None and idle.capacity >= capacity:
             idle.clear()
             return idle
@@ -70,17 +71,18 @@ class StaticRunner:
             # their memory may be needed for the larger ones
             del idle
         # powers of two: few requests then need larger ones than the request before
-        return make(max(_SMALLEST_CAPACITY, 1 << (capacity - 1).bit_length()))
+        rounded = max(_SMALLEST_CAPACITY, 1 << (capacity - 1).bit_length())
+        return make(max(capacity, min(rounded, largest)))
 
     def give_back(self, owner: object, buffers: Any) -> None:
         """Keep the buffers for the next sequence, unless larger ones are kept."""
-        kept = self._idle.get(id(owner))
+        kept = self._idle.get(owner)
         if kept is not None and kept.capacity > buffers.capacity:
             buffers.discard()
             return
         if kept is not None:
             kept.discard()
-        self._idle[id(owner)] = buffers
+        self._idle[owner] = buffers
 
     def free(self) -> None:
         """Drop idle buffers and what was captured over them."""
@@ -89,7 +91,7 @@ class StaticRunner:
         self._idle.clear()
 
     def forward(self, target: Target, state: TargetState, tree: DraftTree, attention: TreeAttention) -> Tensor:
-        """Return logits ``(bucket rows, vocabulary)``; they hold until the next forward of this bucket."""
+        """Return logits ``(bucket rows, vocabulary)``; they hold until anything captured is run again."""
         tree = target.place(state, tree, attention)
         assert tree.packet is not None
         num_rows = tree.packet_rows
@@ -111,8 +113,11 @@ class StaticRunner:
         if key in cache.captured:
             return cache.captured[key]
 
+        # weak: what is kept for a target must not keep it
+        weak_target = weakref.proxy(target)
+
         def forward(packet: Tensor) -> tuple[Tensor, ...]:
-            return run_packet(target, cache, attention, packet, num_rows)
+            return run_packet(weak_target, cache, attention, packet, num_rows)
 
         if num_rows not in self._buckets:
             self._tell_of_large_tree(num_rows)

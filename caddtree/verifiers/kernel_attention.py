@@ -124,7 +124,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    tree: TreeMetadata,
+    tree: TreeMetadata | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -132,6 +132,11 @@ def _attend(
     **_keywords: Any,
 ) -> tuple[Tensor, None]:
     """Return the attention ``(1, rows, heads, head_dim)`` of ``(1, heads, rows, head_dim)`` over whole buffers."""
+    if tree is None:
+        raise CompatibilityError(
+            f"verifier triton: {type(module).__name__} does not pass keywords on to its attention; "
+            f"use verifier: {{name: sdpa}}"
+        )
     if tree.layers_called is not None:
         tree.layers_called.append(module)
     out = tree_attention(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caddtree.core.draft_tree import DraftTree, PlacedTree, visibility_mask
+from caddtree.core.draft_tree import DraftTree, visibility_mask
 from caddtree.core.errors import TreeError
 
 
@@ -136,36 +136,12 @@ def test_check_lets_cousins_share_a_token():
     DraftTree.from_parents([1, 1, 2, 1, 1], [-1, 0, 0, 1, 2]).check(max_depth=2, vocabulary_size=3)
 
 
-def placed(tokens, parents):
-    """A placed tree, and a list that shows whether the host has numbered it."""
-    numbered = []
+def test_a_tree_made_from_a_placed_one_has_no_packet():
+    """Its nodes are others: the packet of the first would be verified in its place."""
+    tree = DraftTree.from_parents([3, 4, 5], [-1, 0, 0])
+    placed = tree.placed(torch.zeros(20, dtype=torch.int64), 4)
+    trimmed = attrs.evolve(placed, tokens=placed.tokens[:2], parents=placed.parents[:2], depths=placed.depths[:2])
 
-    def number():
-        numbered.append(DraftTree.from_parents(tokens, parents))
-        return numbered[-1]
-
-    depths = DraftTree.from_parents(tokens, parents).depths.numpy()[1:]
-    return PlacedTree(torch.zeros(1, dtype=torch.int64), 4, np.array(tokens[1:]), depths, number), numbered
-
-
-def test_a_placed_tree_is_numbered_on_the_host_when_it_is_looked_at_and_once():
-    """Its size and its check need no numbering."""
-    tree, numbered = placed([3, 4, 5], [-1, 0, 0])
-    tree.check(max_depth=1, vocabulary_size=6)
-
-    assert (tree.num_nodes, tree.num_drafts, numbered) == (3, 2, [])
-    assert tree.depth == 1
-    assert tree.on_host() is numbered[0]
-    assert tree.tokens.tolist() == [3, 4, 5]
-    assert len(numbered) == 1
-
-
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [({"max_depth": 1}, "at most 1 deep, found 2"), ({"vocabulary_size": 5}, "must lie in 0..4, found 5")],
-)
-def test_a_placed_tree_refuses_what_a_drafter_got_wrong(limits, message):
-    """A token outside the vocabulary would be read beyond the embedding."""
-    tree, _ = placed([3, 4, 5], [-1, 0, 1])
-    with pytest.raises(TreeError, match=message):
-        tree.check(**{"max_depth": 2, "vocabulary_size": 6, **limits})
+    assert (placed.packet_rows, len(placed.packet)) == (4, 20)
+    assert tree.packet is None
+    assert (trimmed.packet, trimmed.packet_rows) == (None, 0)

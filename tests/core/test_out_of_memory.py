@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import ResourceError
 from caddtree.core.kv_cache import TreeCache
 from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
+from caddtree.runtime import StaticRunner
 from caddtree.tree_builders.ddtree import DDTree
 from caddtree.verifiers.sdpa import SdpaVerifier
 from tests.core.test_target import prefilled
+from tests.runtime.stand_in import StandInGraphs
 from tests.tiny_models import ScriptedDrafter, plain_greedy, tiny_model
 
 TEXT = [3, 1, 4, 1, 5]
@@ -94,6 +97,43 @@ def test_in_prefill_the_request_ends(monkeypatch):
             decoder.generate(TEXT, max_new_tokens=4)
 
     assert list(decoder.generate(TEXT, max_new_tokens=4).token_ids) == truth[:4]
+
+
+def test_what_an_observer_raises_is_no_reason_to_decode_again(monkeypatch):
+    """The tokens are out and committed: a second attempt would start from a context that is gone."""
+    decoder, _ = decoder_and_truth()
+
+    class Observer:
+        def on_round(self, round_):
+            if round_.index == 2:
+                raise torch.OutOfMemoryError("an observer's own")
+
+    decoder.observers.append(Observer())
+    session = decoder.open(TEXT, max_new_tokens=40)
+    session.step()
+    session.step()
+    with pytest.raises(torch.OutOfMemoryError, match="an observer's own"):
+        session.step()
+
+    assert len(session.rounds) == 3
+
+
+@torch.inference_mode()
+def test_a_cache_that_ran_out_of_memory_while_it_grew_replays_nothing_old(monkeypatch):
+    """Some layers have new buffers: what was captured over the old ones is gone, and the next try is right."""
+    target = Target(tiny_model(), runner=StaticRunner((1, 4, 8), capture=StandInGraphs()))
+    state = prefilled(target, TEXT)
+    tree = DraftTree.from_parents([7, 8, 9], [-1, 0, 0])
+    target.forward_tree(state, tree)
+    layer = state.cache.layers[3]
+    with monkeypatch.context() as patch:
+        patch.setattr(layer, "grow", Fails(layer.grow, {1}))
+        with pytest.raises(torch.OutOfMemoryError):
+            state.cache.reserve(3000)
+
+    assert not state.cache.captured
+    state.cache.reserve(3000)
+    assert torch.allclose(target.forward_tree(state, tree)[:3], target.forward_view(state, tree), atol=1e-5)
 
 
 @pytest.mark.parametrize("num_buffers", range(8))

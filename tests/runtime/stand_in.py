@@ -20,15 +20,15 @@ class StandInGraphs:
         self.graphs: list[StandInGraph] = []
 
     def __call__(self, function: StaticFunction) -> StandInGraph:
-        self.graphs.append(StandInGraph(function))
+        self.graphs.append(StandInGraph(function, self.graphs))
         return self.graphs[-1]
 
 
 class StandInGraph:
     """One captured function."""
 
-    def __init__(self, function: StaticFunction) -> None:
-        self.function = function
+    def __init__(self, function: StaticFunction, graphs: list[StandInGraph]) -> None:
+        self.function, self.graphs = function, graphs
         self.input = torch.empty(0)
         self.outputs: Outputs = ()
         self.num_replays = 0
@@ -40,6 +40,10 @@ class StandInGraph:
         assert self.input.shape == inputs.shape, f"captured {self.input.shape}, called with {inputs.shape}"
         self.input.copy_(inputs)
         fresh = self.function(self.input)
+        for graph in self.graphs:
+            if graph is not self:
+                for place in graph.outputs:
+                    place.fill_(torch.nan)
         if not self.outputs:
             self.outputs = tuple(torch.empty_like(output) for output in fresh)
         for place, output in zip(self.outputs, fresh, strict=True):

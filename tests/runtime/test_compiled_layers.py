@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from caddtree.core.options import RuntimeOptions
 from caddtree.core.runner import PlainRunner
@@ -52,6 +53,41 @@ def test_all_layers_and_sizes_share_compiled_code(family, attention, counter):
             assert (found[:num_nodes] - expected).abs().max() / expected.abs().max() < 1e-4
     kinds = len(set(getattr(target.config, "layer_types", None) or [0])) if attention == "kernel" else 1
     assert 1 <= counter.frame_count <= 2 * kinds
+
+
+@torch.inference_mode()
+def test_a_family_that_passes_its_cache_by_position_is_compiled_too(counter):
+    """GPT-2 does."""
+    config = GPT2Config(
+        vocab_size=61, n_embd=32, n_layer=3, n_head=2, n_positions=64, bos_token_id=None, eos_token_id=None
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    target, plain = Target(model, runner=StaticRunner(BUCKETS, compile=CompiledFunction)), Target(model)
+    state, reference = prefilled(target, [3, 1, 4]), prefilled(plain, [3, 1, 4])
+    tree = random_tree(6, 0)
+    found = target.forward_tree(state, tree)[:6]
+
+    assert torch.allclose(found, plain.forward_view(reference, tree), atol=1e-5)
+    assert counter.frame_count == 1
+
+
+@torch.inference_mode()
+def test_layers_whose_forward_others_replaced_are_left_alone(counter, caplog):
+    """Hooks that move weights work that way: they stay in force, in forwards over trees too."""
+    model, calls = tiny_model(), []
+    layer = model.model.layers[1]
+    original = layer.forward
+    layer.forward = lambda *arguments, **keywords: (calls.append(1), original(*arguments, **keywords))[1]
+    target = Target(model, runner=StaticRunner(BUCKETS, compile=CompiledFunction))
+    state = prefilled(target, [3, 1, 4])
+    before = len(calls)
+    target.forward_tree(state, random_tree(3, 0))
+
+    assert len(calls) == before + 1
+    assert "forward" in layer.__dict__
+    assert counter.frame_count == 0
+    assert "the layers are not compiled" in caplog.text
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caddtree.core.hf_generate import TorchSampler
 from caddtree.core.pipeline import Decoder
 from caddtree.core.sampler import Sampler
 from caddtree.core.target import Target
@@ -169,6 +170,51 @@ def test_ft20_logits_that_are_not_finite_end_the_request_on_the_device(device):
 
     assert len(session.tokens) == len(TEXT) + 1
     assert list(decoder.generate(TEXT, max_new_tokens=4).token_ids) == expected
+
+
+def test_a_sampler_of_torchs_own_draws_on_the_host(device):
+    """Transformers' sampling through custom_generate: one draw per token, never an arg-max in its place."""
+    target = small_target(True)
+    device.use()
+    decoder = Decoder(
+        target=target,
+        drafter=ScriptedDrafter({}, depth=3),
+        tree_builder=DDTree(node_budget=7),
+        verifier=TritonVerifier(),
+    )
+    texts = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        session = decoder.open_with(list(TEXT), TorchSampler(temperature=0.0), max_new_tokens=6)
+        while session.finish_reason is None:
+            session.step()
+        texts.add(tuple(session.tokens))
+
+    assert len(texts) == 3
+
+
+def test_a_builder_that_cannot_bear_rubbish_is_excused_on_the_device(device):
+    """On the host it would not be asked; here its error is the draft's fault."""
+
+    class Strict(DDTree):
+        def build(self, marginals, context):
+            assert bool(torch.isfinite(marginals.log_probs).all())
+            return super().build(marginals, context)
+
+    class Rubbish(ScriptedDrafter):
+        def draft(self, state, request):
+            marginals = super().draft(state, request)
+            marginals.log_probs[0, 0] = torch.nan
+            return marginals
+
+    target = small_target(True)
+    expected = plain_greedy(target.model, TEXT, 3)
+    device.use()
+    decoder = Decoder(
+        target=target, drafter=Rubbish({}, depth=3), tree_builder=Strict(node_budget=7), verifier=TritonVerifier()
+    )
+
+    assert list(decoder.generate(TEXT, max_new_tokens=3).token_ids) == expected
 
 
 def test_a_plain_sampler_is_the_oracle(device):

@@ -231,6 +231,54 @@ def test_budgets_fill_their_bucket():
     assert rounds[0].num_draft_nodes == 15
 
 
+def test_a_budget_below_every_bucket_stays_a_budget():
+    """Its rows are padded: neither more nodes than asked for, nor speculation that is silently off."""
+    for buckets in ((1, 8), (8, 16)):
+        target, _ = static_target(buckets=buckets)
+        rounds = decoder_of(target, DDTree(node_budget=2)).generate([3, 1, 4], max_new_tokens=9).rounds
+
+        assert rounds[0].num_draft_nodes == 2
+
+
+def test_a_drafter_may_keep_the_features_it_is_given():
+    """What a captured forward returns is overwritten by the next; features are handed over as copies."""
+    target, _ = static_target()
+    target.tap((0, 2))
+    state = prefilled(target, [3, 1, 4])
+    kept, copies = [], []
+    with torch.inference_mode():
+        for seed in range(3):
+            target.forward_tree(state, random_tree(3, seed))
+            kept.append(target.commit(state, [0]))
+            copies.append(kept[-1].clone())
+
+    assert all(torch.equal(mine, copy) for mine, copy in zip(kept, copies, strict=True))
+    assert not torch.equal(copies[0], copies[1])
+
+
+def test_buffers_are_no_larger_than_any_sequence():
+    """Powers of two, but not beyond the positions that there are and the largest bucket."""
+    target, _ = static_target()
+
+    assert target.start(10).cache.capacity == min(1024, 512 + 65)
+    assert target.start(570).cache.capacity == 512 + 65
+
+
+def test_a_drafter_that_is_gone_leaves_nothing_behind(tmp_path):
+    """Its buffers, with what was captured over them, are kept for the next sequence only while it lives."""
+    folder = tiny_checkpoint(tmp_path / "drafter", vocab_size=61)
+    target, _ = static_target()
+    drafter = DFlash(model=str(folder))
+    decoder = Decoder(target=target, drafter=drafter, tree_builder=DDTree(node_budget=7), verifier=SdpaVerifier())
+    target.runner._capture = lambda function: function
+    decoder.generate([3, 1, 4], max_new_tokens=9)
+    network = weakref.ref(drafter._network)
+    del decoder, drafter
+    gc.collect()
+
+    assert network() is None
+
+
 def test_a_switch_of_buckets_is_priced():
     """Dear switches keep the builder at the bucket it is in, unless the gain pays for it."""
     sizes = {}
