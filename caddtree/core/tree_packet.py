@@ -17,9 +17,9 @@ from torch import Tensor
 
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import TreeError
+from caddtree.kernels.tree_numbering import HEADER, num_words, packet_size
 
-HEADER = 2
-"""Numbers before the rows: context length, number of nodes."""
+__all__ = ["PacketRows", "num_words", "pack_tree", "packet_size", "padded_rows", "unpack"]
 
 
 @attrs.frozen(eq=False)
@@ -53,16 +53,6 @@ def padded_rows(num_nodes: int, buckets: Sequence[int] | None) -> int:
         return num_nodes
     index = bisect_left(buckets, num_nodes)
     return buckets[index] if index < len(buckets) else num_nodes
-
-
-def packet_size(num_rows: int) -> int:
-    """Return the numbers in a packet of ``num_rows`` rows."""
-    return HEADER + num_rows * (3 + num_words(num_rows))
-
-
-def num_words(num_rows: int) -> int:
-    """Return the words of 64 visibility bits that a row needs."""
-    return -(-num_rows // 64)
 
 
 def pack_tree(tree: DraftTree, context_length: int, num_rows: int) -> Tensor:

@@ -34,7 +34,8 @@ class DDTree:
         count = self.node_budget
         if context.candidate_counts is not None:
             count = allowed_counts(context.candidate_counts, self.node_budget)[-1]
-            if context.row_buckets is not None and not 1 <= count <= self.node_budget:
+            drafting = [candidate for candidate in context.candidate_counts if candidate > 0]
+            if context.row_buckets is not None and drafting and min(drafting) > self.node_budget:
                 # smaller than every bucket: the budget stays a budget, and its rows are padded
                 count = self.node_budget
         frontier = heaviest_prefixes(marginals.clip(context.max_depth), count, context.stop_tokens)

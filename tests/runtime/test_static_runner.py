@@ -235,9 +235,11 @@ def test_a_budget_below_every_bucket_stays_a_budget():
     """Its rows are padded: neither more nodes than asked for, nor speculation that is silently off."""
     for buckets in ((1, 8), (8, 16)):
         target, _ = static_target(buckets=buckets)
-        rounds = decoder_of(target, DDTree(node_budget=2)).generate([3, 1, 4], max_new_tokens=9).rounds
+        session = decoder_of(target, DDTree(node_budget=2)).open([3, 1, 4], max_new_tokens=9)
 
-        assert rounds[0].num_draft_nodes == 2
+        assert session.step().round.num_draft_nodes == 2
+        # a measurement that asks for none gets none
+        assert session.step(candidate_counts=(0,)).round.num_draft_nodes == 0
 
 
 def test_a_drafter_may_keep_the_features_it_is_given():

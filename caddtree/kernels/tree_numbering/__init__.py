@@ -6,9 +6,9 @@ from torch import Tensor
 
 from caddtree.kernels import availability
 from caddtree.kernels.tree_numbering import reference
-from caddtree.kernels.tree_numbering.reference import NumberedTree
+from caddtree.kernels.tree_numbering.reference import HEADER, NumberedTree, num_words, packet_size
 
-__all__ = ["NumberedTree", "number_tree"]
+__all__ = ["HEADER", "NumberedTree", "num_words", "number_tree", "packet_size"]
 
 
 def number_tree(
