@@ -35,7 +35,7 @@ class Marginals:
     log_probs: Tensor  # (depth, width) float32, non-increasing along a row
     wider: Callable[[int], Marginals] | None = None
     _found_usable: list[bool] = attrs.field(factory=list, repr=False)
-    """What a reader of device marginals has learned on its way, so that nobody waits for it twice."""
+    """What was found out once, here or by a reader of device marginals on its way; nobody waits for it twice."""
 
     def __attrs_post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.shape != self.log_probs.shape:
@@ -102,8 +102,8 @@ class Marginals:
     def is_usable(self) -> bool:
         """Tell whether every number is a log-probability: no NaN, nothing above zero."""
         if not self._found_usable:
-            # host sync: one flag; a NaN compares false
-            return bool((self.log_probs <= LARGEST_LOG_PROB).all())
+            # host sync: one flag, asked for once; a NaN compares false
+            self.note_usable(bool((self.log_probs <= LARGEST_LOG_PROB).all()))
         return self._found_usable[0]
 
 
