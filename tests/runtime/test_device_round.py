@@ -42,6 +42,21 @@ def device(monkeypatch):
     return Device(monkeypatch)
 
 
+class Rubbish(ScriptedDrafter):
+    """Its best candidate has no probability."""
+
+    def draft(self, state, request):
+        marginals = super().draft(state, request)
+        marginals.log_probs[0, 0] = torch.nan
+        return marginals
+
+
+def kernel_decoder(target, drafter=None, builder=None):
+    """A decoder whose verifier is the kernel."""
+    drafter, builder = drafter or ScriptedDrafter({}, depth=3), builder or DDTree(node_budget=7)
+    return Decoder(target=target, drafter=drafter, tree_builder=builder, verifier=TritonVerifier())
+
+
 def small_target(static):
     runner = StaticRunner(BUCKETS, capture=StandInGraphs()) if static else None
     return Target(tiny_model(num_hidden_layers=2, num_key_value_heads=1, num_attention_heads=2), runner=runner)
@@ -129,18 +144,10 @@ def test_the_drafter_on_the_device_drafts_the_hosts_trees(device, tmp_path):
 def test_a_draft_of_rubbish_is_noticed_on_the_device(device, caplog):
     """NaN makes a round without draft nodes and a line; the text is plain."""
 
-    class Rubbish(ScriptedDrafter):
-        def draft(self, state, request):
-            marginals = super().draft(state, request)
-            marginals.log_probs[0, 0] = torch.nan
-            return marginals
-
     target = small_target(True)
     expected = plain_greedy(target.model, TEXT, 6)
     device.use()
-    decoder = Decoder(
-        target=target, drafter=Rubbish({}, depth=3), tree_builder=DDTree(node_budget=7), verifier=TritonVerifier()
-    )
+    decoder = kernel_decoder(target, Rubbish({}, depth=3), DDTree(node_budget=7))
     generation = decoder.generate(TEXT, max_new_tokens=6)
 
     assert list(generation.token_ids) == expected
@@ -155,12 +162,7 @@ def test_ft20_logits_that_are_not_finite_end_the_request_on_the_device(device):
     target = small_target(True)
     expected = plain_greedy(target.model, TEXT, 4)
     device.use()
-    decoder = Decoder(
-        target=target,
-        drafter=ScriptedDrafter({}, depth=3),
-        tree_builder=DDTree(node_budget=7),
-        verifier=TritonVerifier(),
-    )
+    decoder = kernel_decoder(target)
     head = target.head_logits
     session = decoder.open(TEXT, max_new_tokens=4)
     target.head_logits = lambda hidden: head(hidden).index_fill(0, torch.tensor([0]), torch.nan)
@@ -176,12 +178,7 @@ def test_a_sampler_of_torchs_own_draws_on_the_host(device):
     """Transformers' sampling through custom_generate: one draw per token, never an arg-max in its place."""
     target = small_target(True)
     device.use()
-    decoder = Decoder(
-        target=target,
-        drafter=ScriptedDrafter({}, depth=3),
-        tree_builder=DDTree(node_budget=7),
-        verifier=TritonVerifier(),
-    )
+    decoder = kernel_decoder(target)
     texts = set()
     for seed in range(3):
         torch.manual_seed(seed)
@@ -201,18 +198,10 @@ def test_a_builder_that_cannot_bear_rubbish_is_excused_on_the_device(device):
             assert bool(torch.isfinite(marginals.log_probs).all())
             return super().build(marginals, context)
 
-    class Rubbish(ScriptedDrafter):
-        def draft(self, state, request):
-            marginals = super().draft(state, request)
-            marginals.log_probs[0, 0] = torch.nan
-            return marginals
-
     target = small_target(True)
     expected = plain_greedy(target.model, TEXT, 3)
     device.use()
-    decoder = Decoder(
-        target=target, drafter=Rubbish({}, depth=3), tree_builder=Strict(node_budget=7), verifier=TritonVerifier()
-    )
+    decoder = kernel_decoder(target, Rubbish({}, depth=3), Strict(node_budget=7))
 
     assert list(decoder.generate(TEXT, max_new_tokens=3).token_ids) == expected
 
@@ -227,11 +216,6 @@ def test_a_plain_sampler_is_the_oracle(device):
             logits = target.model(torch.tensor([text]), use_cache=False).logits[0, -1]
             text.append(sampler.choose(logits, len(text) - 1))
     device.use()
-    decoder = Decoder(
-        target=target,
-        drafter=ScriptedDrafter({}, depth=3),
-        tree_builder=DDTree(node_budget=7),
-        verifier=TritonVerifier(),
-    )
+    decoder = kernel_decoder(target)
 
     assert list(decoder.generate(TEXT, max_new_tokens=8, seed=5, temperature=0.8).token_ids) == text[len(TEXT) :]

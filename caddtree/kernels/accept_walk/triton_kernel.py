@@ -6,31 +6,21 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import attrs
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from caddtree.kernels.accept_walk.reference import NUM_HEADER
+from caddtree.kernels.launch import Launch
 
 # Triton reads a global only if it is declared constant
 _HEADER = tl.constexpr(NUM_HEADER)
 
 
-@attrs.frozen
-class LaunchPlan:
-    """Everything about the launch that follows from sizes."""
-
-    grid: tuple[int]
-    constexprs: dict[str, Any]
-    num_warps: int
-
-
 @functools.cache
-def launch_plan(rows: int, max_path: int, *, is_count_on_device: bool) -> LaunchPlan:
+def launch_plan(rows: int, max_path: int, *, is_count_on_device: bool) -> Launch:
     """Return how the kernel is launched for these sizes."""
     padded_rows = max(triton.next_power_of_2(rows), 32)
     sizes = {
@@ -39,7 +29,7 @@ def launch_plan(rows: int, max_path: int, *, is_count_on_device: bool) -> Launch
         "IS_COUNT_ON_DEVICE": is_count_on_device,
     }
     # up to 256 nodes fit one warp, whose minima need no barrier: every step of the walk waits for one
-    return LaunchPlan((1,), sizes, max(padded_rows // 256, 1))
+    return Launch((1,), sizes, max(padded_rows // 256, 1))
 
 
 def accept_walk(

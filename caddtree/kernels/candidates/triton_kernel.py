@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import attrs
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from caddtree.kernels.candidates.reference import SMALLEST_TEMPERATURE
+from caddtree.kernels.launch import Launch, SplitAndMerge
 
 _COLUMNS = 128
 _STEPS = 16
@@ -27,25 +26,8 @@ _LARGEST_TOKEN = tl.constexpr((1 << 31) - 1)
 _NEGATIVE_ZERO = tl.constexpr(-(1 << 31))
 
 
-@attrs.frozen
-class Launch:
-    """How one kernel is launched; it follows from sizes alone."""
-
-    grid: tuple[int, ...]
-    constexprs: dict[str, Any]
-    num_warps: int
-
-
-@attrs.frozen
-class LaunchPlan:
-    """The two launches."""
-
-    split: Launch  # grid: rows, splits of the vocabulary
-    merge: Launch  # grid: rows
-
-
 @functools.cache
-def launch_plan(rows: int, vocabulary: int, width: int) -> LaunchPlan:
+def launch_plan(rows: int, vocabulary: int, width: int) -> SplitAndMerge:
     """Return how the kernels are launched for these sizes."""
     # tl.topk takes powers of two from 2 on
     padded_width = max(triton.next_power_of_2(width), 2)
@@ -55,7 +37,7 @@ def launch_plan(rows: int, vocabulary: int, width: int) -> LaunchPlan:
     merge = {**sizes, "SPLITS": max(triton.next_power_of_2(num_splits), padded_width)}
     # one warp sorts by shuffles alone, without a barrier; with more keys in a thread registers would spill
     merge_warps = max(padded_width**2 // (32 * 8), 1)
-    return LaunchPlan(Launch((rows, num_splits), sizes, 1), Launch((rows,), merge, merge_warps))
+    return SplitAndMerge(Launch((rows, num_splits), sizes, 1), Launch((rows,), merge, merge_warps))
 
 
 def best_candidates(logits: Tensor, width: int, *, temperature: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from caddtree.kernels.launch import Launch
 
 _UNITS = {8: tl.int64, 4: tl.int32, 2: tl.int16, 1: tl.int8}
 _TILE = 1024
@@ -34,15 +35,6 @@ class BufferTable:
     head_stride: int
     row_stride: int
     unit_bytes: int
-
-
-@attrs.frozen
-class LaunchPlan:
-    """Everything about the launch that follows from sizes."""
-
-    grid: tuple[int, int, int]  # buffers, heads, tiles of a row
-    constexprs: dict[str, Any]
-    num_warps: int
 
 
 def buffer_table(buffers: Sequence[Tensor]) -> BufferTable:
@@ -92,7 +84,7 @@ def move_rows(table: BufferTable, path: Tensor, context_length: int | Tensor) ->
 @functools.lru_cache(maxsize=256)
 def launch_plan(
     num_buffers: int, num_heads: int, row_units: int, unit_bytes: int, path_length: int, *, is_context_on_device: bool
-) -> LaunchPlan:
+) -> Launch:
     """Return the launch for a path of this length, padding included."""
     places = triton.next_power_of_2(max(path_length, 1))
     units = min(triton.next_power_of_2(row_units), max(_TILE // places, 1))
@@ -102,7 +94,7 @@ def launch_plan(
         "PLACES": places,
         "UNITS": units,
     }
-    return LaunchPlan((num_buffers, num_heads, triton.cdiv(row_units, units)), constexprs, num_warps=1)
+    return Launch((num_buffers, num_heads, triton.cdiv(row_units, units)), constexprs, num_warps=1)
 
 
 # lengths change from round to round: one compiled kernel for all that are padded alike

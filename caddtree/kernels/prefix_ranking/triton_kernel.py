@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import functools
 
-import attrs
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from caddtree.kernels.launch import Launch
 from caddtree.kernels.prefix_ranking import reference
 
 # Triton reads a global only if it is declared constant
@@ -38,15 +38,6 @@ _MASK = tl.constexpr(1023)
 _TILE = 512
 """Numbers examined at once: 16 registers of each thread."""
 _WARP = 32
-
-
-@attrs.frozen
-class LaunchPlan:
-    """Everything about the launch that follows from sizes."""
-
-    grid: tuple[int]
-    constexprs: dict[str, int]
-    num_warps: int
 
 
 def rank_prefixes(tokens: Tensor, log_probs: Tensor, max_nodes: int, stop_tokens: Tensor | None) -> Tensor:
@@ -76,7 +67,7 @@ def rank_prefixes(tokens: Tensor, log_probs: Tensor, max_nodes: int, stop_tokens
 
 
 @functools.lru_cache(maxsize=256)
-def launch_plan(depth: int, width: int, max_nodes: int, num_stops: int) -> LaunchPlan:
+def launch_plan(depth: int, width: int, max_nodes: int, num_stops: int) -> Launch:
     """Return the launch for a block of this depth and width."""
     columns = triton.next_power_of_2(max(width, 1))
     constexprs = {
@@ -86,7 +77,7 @@ def launch_plan(depth: int, width: int, max_nodes: int, num_stops: int) -> Launc
         "COLUMNS": columns,
         "STOPS": max(triton.next_power_of_2(num_stops), _WARP) if num_stops else 0,
     }
-    return LaunchPlan((1,), constexprs, num_warps=1)
+    return Launch((1,), constexprs, num_warps=1)
 
 
 # sizes change from request to request: one compiled kernel for all of them

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import attrs
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from caddtree.kernels.launch import Launch, SplitAndMerge
 from caddtree.kernels.target_choice import reference
 
 _SPLIT = 1024
@@ -25,31 +24,14 @@ _MIX_1 = tl.constexpr(reference.MIX_1)
 _MIX_2 = tl.constexpr(reference.MIX_2)
 
 
-@attrs.frozen
-class Launch:
-    """How one kernel is launched; it follows from sizes alone."""
-
-    grid: tuple[int, ...]
-    constexprs: dict[str, Any]
-    num_warps: int
-
-
-@attrs.frozen
-class LaunchPlan:
-    """The two launches."""
-
-    split: Launch  # grid: rows, splits of the vocabulary
-    merge: Launch  # grid: rows
-
-
 @functools.cache
-def launch_plan(rows: int, vocabulary: int, *, is_sampled: bool, is_root_on_device: bool) -> LaunchPlan:
+def launch_plan(rows: int, vocabulary: int, *, is_sampled: bool, is_root_on_device: bool) -> SplitAndMerge:
     """Return how the kernels are launched for these sizes."""
     # the splits never follow the number of rows: a row alone must be rounded as it is in a tree
     num_splits = triton.cdiv(vocabulary, _SPLIT)
     flags = {"IS_SAMPLED": is_sampled, "IS_ROOT_ON_DEVICE": is_root_on_device}
     split = Launch((rows, num_splits), {"SPLIT": _SPLIT, **flags}, 4)
-    return LaunchPlan(split, Launch((rows,), {"SPLITS": triton.next_power_of_2(num_splits), **flags}, 1))
+    return SplitAndMerge(split, Launch((rows,), {"SPLITS": triton.next_power_of_2(num_splits), **flags}, 1))
 
 
 def target_choices(

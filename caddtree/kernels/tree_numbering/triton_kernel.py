@@ -10,15 +10,14 @@ program follows the ancestors of its nodes through them alone: nothing that one 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import attrs
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from caddtree.kernels import prefix_ranking
+from caddtree.kernels.launch import Launch
 from caddtree.kernels.tree_numbering import reference
 from caddtree.kernels.tree_numbering.reference import NumberedTree, num_words, packet_size
 
@@ -26,15 +25,6 @@ from caddtree.kernels.tree_numbering.reference import NumberedTree, num_words, p
 _RANKED_HEADER = tl.constexpr(prefix_ranking.HEADER)
 _HEADER = tl.constexpr(reference.HEADER)
 _ROWS = 32
-
-
-@attrs.frozen
-class LaunchPlan:
-    """Everything about the launch that follows from sizes."""
-
-    grid: tuple[int]
-    constexprs: dict[str, Any]
-    num_warps: int
 
 
 def number_tree(
@@ -70,7 +60,7 @@ def number_tree(
 @functools.lru_cache(maxsize=256)
 def launch_plan(
     num_rows: int, *, is_count_on_device: bool, is_token_on_device: bool, is_context_on_device: bool
-) -> LaunchPlan:
+) -> Launch:
     """Return the launch for so many rows."""
     constexprs = {
         "IS_COUNT_ON_DEVICE": is_count_on_device,
@@ -79,7 +69,7 @@ def launch_plan(
         "ROWS": _ROWS,
         "WORDS": triton.next_power_of_2(num_words(num_rows)),
     }
-    return LaunchPlan((triton.cdiv(num_rows, _ROWS),), constexprs, num_warps=1)
+    return Launch((triton.cdiv(num_rows, _ROWS),), constexprs, num_warps=1)
 
 
 # sizes change from round to round: one compiled kernel for all of them
