@@ -10,7 +10,6 @@ import torch
 
 from caddtree.core import options
 from caddtree.core.marginals import Marginals
-from caddtree.kernels import availability
 from caddtree.kernels import candidates as door
 from caddtree.kernels.candidates import best_candidates, reference, triton_kernel
 
@@ -28,20 +27,8 @@ def small_splits(monkeypatch):
 
 
 @pytest.fixture
-def by_kernel(monkeypatch):
-    """The door on its Triton path, into memory that was full of something else."""
-    empty = torch.empty
-
-    def poisoned(*size, dtype, device):
-        return empty(*size, dtype=dtype, device=device).fill_(NAN if dtype.is_floating_point else 0x5EADBEEF)
-
-    def call(*arguments, **keywords):
-        with monkeypatch.context() as patch:
-            patch.setattr(availability, "takes_triton", lambda tensor: True)
-            patch.setattr(torch, "empty", poisoned)
-            return best_candidates(*arguments, **keywords)
-
-    return call
+def by_kernel(on_triton):
+    return on_triton(best_candidates)
 
 
 def random_logits(rows, vocabulary, dtype=torch.float32):

@@ -11,7 +11,6 @@ import triton.language as tl
 
 from caddtree.core import options, sampler
 from caddtree.core.sampler import Sampler
-from caddtree.kernels import availability
 from caddtree.kernels.target_choice import gumbel_noise, reference, target_choices, triton_kernel
 
 INF, NAN = float("inf"), float("nan")
@@ -28,20 +27,8 @@ def small_splits(monkeypatch):
 
 
 @pytest.fixture
-def by_kernel(monkeypatch):
-    """The door on its Triton path, into memory that was full of something else."""
-    empty = torch.empty
-
-    def poisoned(*size, dtype, device):
-        return empty(*size, dtype=dtype, device=device).fill_(NAN if dtype.is_floating_point else 0x5EADBEEF)
-
-    def call(*arguments, **keywords):
-        with monkeypatch.context() as patch:
-            patch.setattr(availability, "takes_triton", lambda tensor: True)
-            patch.setattr(torch, "empty", poisoned)
-            return target_choices(*arguments, **keywords)
-
-    return call
+def by_kernel(on_triton):
+    return on_triton(target_choices)
 
 
 def random_logits(rows, vocabulary, dtype=torch.float32):
