@@ -17,6 +17,16 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
+def plain_table(table: Any) -> Table:
+    """Return a table of a report (``title``, ``header``, ``rows`` of texts) for the terminal."""
+    shown = Table(title=table.title)
+    for index, name in enumerate(table.header):
+        shown.add_column(name, justify="left" if index == 0 else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
 def comparison_table(comparison: Any) -> Table:
     """Return one row per recipe: speed, speed-up with its interval, tau, budget, identity."""
     table = Table(title=f"{comparison.num_prompts} prompts")

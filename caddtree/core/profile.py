@@ -93,22 +93,23 @@ class Profile:
 
     def to_json(self) -> str:
         """Return the profile as JSON text."""
-        return json.dumps(
-            {
-                "format": FORMAT_VERSION,
-                "key": dict(self.key),
-                "contexts": list(self.contexts),
-                "counts": list(self.counts),
-                "draft_seconds": self.draft_seconds.tolist(),
-                "after_seconds": self.after_seconds.tolist(),
-                "spread_seconds": self.spread_seconds.tolist(),
-                "max_count": self.max_count,
-                "repeats": self.repeats,
-                "outlier_share": self.outlier_share,
-                "switch_seconds": self.switch_seconds,
-            },
-            indent=1,
-        )
+        return json.dumps(self.to_values(), indent=1)
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the profile as JSON-ready values."""
+        return {
+            "format": FORMAT_VERSION,
+            "key": dict(self.key),
+            "contexts": list(self.contexts),
+            "counts": list(self.counts),
+            "draft_seconds": self.draft_seconds.tolist(),
+            "after_seconds": self.after_seconds.tolist(),
+            "spread_seconds": self.spread_seconds.tolist(),
+            "max_count": self.max_count,
+            "repeats": self.repeats,
+            "outlier_share": self.outlier_share,
+            "switch_seconds": self.switch_seconds,
+        }
 
     def write(self, path: Path) -> None:
         """Write the profile; the file is there whole or not at all."""

@@ -41,7 +41,10 @@ class DraftRequest:
 
 @runtime_checkable
 class Drafter(Protocol):
-    """Committed tokens and tapped features of the target -> :class:`Marginals`."""
+    """Committed tokens and tapped features of the target -> :class:`Marginals`.
+
+    A drafter may also have an int attribute ``weight_bytes``: bytes of weights that every draft reads.
+    """
 
     @property
     def required_layers(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from attrs.validators import instance_of, optional
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from caddtree.core.profile import RoundSeconds
+from caddtree.core.profile import Profile, RoundSeconds
 from caddtree.cost_models.measured import obtain_profile
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
@@ -50,6 +50,8 @@ class ConvexCostModel:
     """Use the file although it was measured elsewhere."""
     misfit: float | None = attrs.field(default=None, init=False)
     """Largest relative error of the fit at a measured point; None until prepared."""
+    profile: Profile | None = attrs.field(default=None, init=False)
+    """The measured rounds behind the curves, repaired; None until prepared."""
     switch_seconds: float = attrs.field(default=0.0, init=False)
     """What a round costs more when its forward is padded to other rows than the one before."""
     _curves: RoundSeconds | None = attrs.field(default=None, init=False)
@@ -57,7 +59,7 @@ class ConvexCostModel:
     def prepare(self, decoder: Decoder) -> None:
         """Load or measure the profile and fit it."""
         profile = obtain_profile(decoder, self.path, force=self.force)
-        self.switch_seconds = profile.switch_seconds
+        self.profile, self.switch_seconds = profile, profile.switch_seconds
         counts = np.array(profile.counts, dtype=np.int64)
         fitted = np.stack([fit_convex(counts, row) for row in profile.after_seconds])
         error = np.abs(fitted - profile.after_seconds) / profile.after_seconds

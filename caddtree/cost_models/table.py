@@ -9,7 +9,7 @@ import numpy as np
 from attrs.validators import instance_of, optional
 from numpy.typing import NDArray
 
-from caddtree.core.profile import RoundSeconds
+from caddtree.core.profile import Profile, RoundSeconds
 from caddtree.cost_models.measured import obtain_profile
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
@@ -28,6 +28,8 @@ class TableCostModel:
     """A profile file; the kept profile of this machine when None."""
     force: bool = attrs.field(default=False, validator=instance_of(bool))
     """Use the file although it was measured elsewhere."""
+    profile: Profile | None = attrs.field(default=None, init=False)
+    """The measured rounds behind the curves, repaired; None until prepared."""
     switch_seconds: float = attrs.field(default=0.0, init=False)
     """What a round costs more when its forward is padded to other rows than the one before."""
     _curves: RoundSeconds | None = attrs.field(default=None, init=False)
@@ -35,7 +37,7 @@ class TableCostModel:
     def prepare(self, decoder: Decoder) -> None:
         """Load the profile, or measure it."""
         profile = obtain_profile(decoder, self.path, force=self.force)
-        self.switch_seconds = profile.switch_seconds
+        self.profile, self.switch_seconds = profile, profile.switch_seconds
         self._curves = RoundSeconds(profile.contexts, profile.draft_seconds, profile.counts, profile.after_seconds)
 
     def before_choice_seconds(self, context_length: int) -> float:

@@ -86,6 +86,14 @@ class DFlash:
         return self.config.target_layer_ids
 
     @property
+    def weight_bytes(self) -> int | None:
+        """Bytes that every draft reads, its own weights and the target's output head; None before ``bind``."""
+        if self._network is None or self._target is None:
+            return None
+        weights = [*self._network.parameters(), self._target.model.get_output_embeddings().weight]
+        return sum(weight.numel() * weight.element_size() for weight in weights)
+
+    @property
     def block_size(self) -> int:
         """Anchor plus masked slots."""
         return self.config.block_size

@@ -62,6 +62,11 @@ class Ngram:
         return ()
 
     @property
+    def weight_bytes(self) -> int:
+        """No weights."""
+        return 0
+
+    @property
     def block_size(self) -> int:
         """The anchor and the drafted positions."""
         return self.draft_length + 1

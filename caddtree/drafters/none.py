@@ -23,6 +23,11 @@ class NoDrafter:
         return ()
 
     @property
+    def weight_bytes(self) -> int:
+        """No weights."""
+        return 0
+
+    @property
     def block_size(self) -> int:
         """The anchor alone."""
         return 1

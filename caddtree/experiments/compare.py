@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 
 from caddtree.core.errors import InputError
@@ -18,15 +17,7 @@ from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Generation
 from caddtree.experiments.acceptance import tau_over_rounds
 from caddtree.experiments.prompts import PromptRecord
-
-
-@attrs.frozen
-class Interval:
-    """A figure with its 95 % interval; the ends equal the figure when there are too few prompts to tell."""
-
-    value: float
-    low: float
-    high: float
+from caddtree.experiments.statistics import Interval, geometric_mean
 
 
 @attrs.frozen(eq=False)
@@ -165,16 +156,3 @@ def _result(
         identical=all(a.token_ids == b.token_ids for a, b in zip(kept[name], kept[baseline], strict=True)),
         speedup_by_domain={domain: geometric_mean(values) for domain, values in sorted(ratios.items())},
     )
-
-
-def geometric_mean(log_ratios: Sequence[float]) -> Interval:
-    """Return ``exp(mean)`` of log ratios with a bootstrap interval (BCa)."""
-    if not log_ratios:
-        return Interval(0.0, 0.0, 0.0)
-    value = math.exp(statistics.fmean(log_ratios))
-    if len(log_ratios) < 5 or max(log_ratios) - min(log_ratios) < 1e-12:
-        return Interval(value, value, value)
-    from scipy.stats import bootstrap
-
-    found = bootstrap((np.array(log_ratios),), np.mean, n_resamples=2000, rng=np.random.default_rng(0))
-    return Interval(value, math.exp(found.confidence_interval.low), math.exp(found.confidence_interval.high))

@@ -90,8 +90,8 @@ class RoundColumns:
 class Reliability:
     """How often drafted children of walked nodes were right, by their conditional draft probability.
 
-    Every child of every node on the accepted path is one observation, in the tree or cut off below it: its parent was
-    walked, so the target's choice says whether it was right.
+    Every child, in the tree, of a node on the accepted path is one observation: the target's choice at its parent is
+    known. The last round of a text is left out, because its path may have been cut short.
     """
 
     count: list[int]

@@ -81,6 +81,20 @@ class RunData:
         """Planned cells that have neither a result nor a failure."""
         return tuple(cell for cell in self.plan.cells if cell.id not in self.results and cell.id not in self.failed)
 
+    @property
+    def differing(self) -> tuple[Cell, ...]:
+        """Cells whose tokens are not those that plain decoding gave for the same block."""
+        plain = {
+            result.cell.block: result.token_ids
+            for result in self.results.values()
+            if result.cell.variant == self.plan.plain
+        }
+        return tuple(
+            result.cell
+            for result in self.results.values()
+            if result.token_ids != plain.get(result.cell.block, result.token_ids)
+        )
+
 
 class RunFolder:
     """One run on disk."""

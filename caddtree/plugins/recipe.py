@@ -68,14 +68,35 @@ def load_recipe(
     if not has_source:
         # nothing else can be judged without the file itself
         raise RecipeError(join_problems(problems))
+    recipe = recipe_from_layers(layers, origin, label, problems, registry=registry)
+    if problems or recipe is None:
+        raise RecipeError(join_problems(problems))
+    return recipe
+
+
+def recipe_from_layers(
+    layers: Sequence[MappingNode],
+    origin: Origin,
+    label: str,
+    problems: list[Problem],
+    *,
+    registry: Registry | None = None,
+) -> Recipe | None:
+    """Return the recipe that layers make, laid one on another over the defaults; None with at least one problem more.
+
+    Args:
+        layers: The lowest first.
+        origin: Where a section that is missing should have been.
+        label: What to call the recipe.
+        problems: Takes everything that is wrong, each where it was written.
+        registry: As in :func:`load_recipe`.
+    """
     merged = _defaults()
     for layer in layers:
         merged = merge(merged, layer)
     merged = attrs.evolve(merged, origin=attrs.evolve(origin, line=None, column=None))
     recipe = check_recipe(merged, default_registry if registry is None else lambda: registry, problems)
-    if problems or recipe is None:
-        raise RecipeError(join_problems(problems))
-    return attrs.evolve(recipe, label=label)
+    return None if recipe is None else attrs.evolve(recipe, label=label)
 
 
 def _layers(source: object, problems: list[Problem]) -> tuple[list[MappingNode], str]:

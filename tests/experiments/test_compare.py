@@ -1,4 +1,4 @@
-"""Comparisons and prompt files: fair order, honest identity, errors with file and line."""
+"""Comparisons: fair order, honest identity, intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from caddtree.core.pipeline import Decoder
 from caddtree.drafters.ngram import Ngram
 from caddtree.drafters.none import NoDrafter
 from caddtree.experiments.compare import compare, geometric_mean
-from caddtree.experiments.prompts import PromptRecord, read_prompts
+from caddtree.experiments.prompts import PromptRecord
 from caddtree.tree_builders.chain import Chain
 from caddtree.tree_builders.ddtree import DDTree
 from caddtree.verifiers.sdpa import SdpaVerifier
@@ -103,38 +103,3 @@ def test_nothing_to_compare_is_an_error(decoders):
         compare(decoders, [])
     with pytest.raises(InputError, match="at least one"):
         compare({}, PROMPTS)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"prompt": "a"}\n{broken\n', r"f.jsonl:2:2: not JSON"),
-        ("[1]\n", r"f.jsonl:1: a line must be a JSON object, found list"),
-        ('{"prompt": ""}\n', r"f.jsonl:1: needs 'prompt'"),
-        ('{"turns": []}\n', r"f.jsonl:1: needs"),
-        ("\n\n", "no prompts"),
-    ],
-)
-def test_wrong_prompt_files_name_file_and_line(tmp_path, content, message):
-    """One clear error."""
-    path = tmp_path / "f.jsonl"
-    path.write_text(content)
-    with pytest.raises(InputError, match=message):
-        read_prompts(path)
-    with pytest.raises(InputError, match="cannot read"):
-        read_prompts(tmp_path / "missing.jsonl")
-
-
-def test_the_three_forms_of_a_prompt(tmp_path):
-    """Text, turns of a user, whole messages; the limit cuts."""
-    path = tmp_path / "f.jsonl"
-    path.write_text(
-        '{"prompt": "a", "id": 7, "domain": "d"}\n{"turns": ["b", "c"]}\n'
-        '{"messages": [{"role": "user", "content": "e"}]}\n'
-    )
-    records = read_prompts(path)
-
-    assert records[0] == PromptRecord("7", "d", "a")
-    assert records[1].prompt == [{"role": "user", "content": "b"}]
-    assert records[2].prompt == [{"role": "user", "content": "e"}]
-    assert len(read_prompts(path, limit=1)) == 1

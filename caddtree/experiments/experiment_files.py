@@ -1,0 +1,357 @@
+"""From an experiment's YAML to an :class:`Experiment`: read, merged, expanded, every error with its place."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from caddtree.core.errors import InputError, RecipeError
+from caddtree.experiments.axes import Axis, Choice, combinations, read_axes, stage_sections
+from caddtree.experiments.datasets import DatasetChoice
+from caddtree.experiments.definition import PLAIN, Experiment, RunOptions, Setting, Variant
+from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.merging import merge, read_sets
+from caddtree.plugins.nodes import (
+    BrokenNode,
+    ListNode,
+    MappingNode,
+    Node,
+    Origin,
+    Problem,
+    ScalarNode,
+    join_problems,
+    node_from_python,
+    plain_value,
+    shown,
+)
+from caddtree.plugins.options import check_options, constructor_arguments, nearest, options_of
+from caddtree.plugins.recipe import Recipe, recipe_from_layers
+from caddtree.plugins.recipe_files import find_recipe, read_layers
+from caddtree.plugins.registry import default_registry
+from caddtree.plugins.yaml_reader import read_file
+from caddtree.plugins.yaml_writer import write_yaml
+
+_OPTIONS = tuple(field.name for field in attrs.fields(RunOptions))
+_KEYS = ("description", "base", "fixed", "axes", "variants", "exclude", "baseline", "datasets", *_OPTIONS)
+
+
+@functools.cache
+def shipped_experiments() -> dict[str, Path]:
+    """Return the experiments of the package by name."""
+    folder = Path(__file__).parent / "shipped"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_descriptions() -> dict[str, str]:
+    """Return what each shipped experiment is about, by name."""
+    found = {}
+    for name, path in shipped_experiments().items():
+        root = read_file(path).root
+        described = root.get("description") if isinstance(root, MappingNode) else None
+        found[name] = str(described.value) if isinstance(described, ScalarNode) else ""
+    return found
+
+
+def load_experiment(source: str | os.PathLike[str], sets: Sequence[str] = ()) -> Experiment:
+    """Return a checked experiment, expanded into its variants and settings.
+
+    Args:
+        source: The name of a shipped experiment, or the path of a YAML file.
+        sets: ``a.b=value`` texts that replace single keys, such as ``prompts=4`` or ``axes.temperature=[0]``.
+
+    Raises:
+        RecipeError: With every error of the file, one per line.
+    """
+    problems: list[Problem] = []
+    path = _find(source)
+    document = read_file(path)
+    problems += document.problems
+    if not isinstance(document.root, MappingNode):
+        if not problems:
+            problems.append(Problem(Origin(str(path)), "must be a mapping with base, axes and datasets"))
+        raise RecipeError(join_problems(problems))
+    root = merge(document.root, read_sets(list(sets), problems)) if sets else document.root
+    root = attrs.evolve(root, origin=attrs.evolve(document.root.origin, line=None, column=None))
+    experiment = _Reader(root, problems).read(path.stem)
+    if problems or experiment is None:
+        raise RecipeError(join_problems(problems))
+    return experiment
+
+
+def _find(source: str | os.PathLike[str]) -> Path:
+    shipped = shipped_experiments()
+    text = os.fspath(source)
+    if text in shipped:
+        return shipped[text]
+    if "/" in text or text.endswith((".yaml", ".yml")) or Path(text).exists():
+        return Path(text)
+    raise RecipeError(
+        f"there is no experiment {shown(text)}; {nearest(text, shipped)}; or give the path of a YAML file"
+    )
+
+
+class _Reader:
+    """Reads the sections of one experiment; problems are gathered, not raised."""
+
+    def __init__(self, root: MappingNode, problems: list[Problem]) -> None:
+        self.root, self.problems = root, problems
+
+    def read(self, label: str) -> Experiment | None:
+        """Return the experiment, or None with at least one problem."""
+        for key, entry in self.root.entries.items():
+            if key not in _KEYS:
+                self._refuse(entry.key_origin, f"is no key of an experiment; {nearest(key, _KEYS)}", shown(key)[1:-1])
+        options = self._options()
+        base = self._base()
+        axes = read_axes(self.root.get("axes"), self.problems)
+        if base is None:
+            return None
+        variants = self._variants(base, [axis for axis in axes if not axis.is_setting])
+        settings = self._settings(base, [axis for axis in axes if axis.is_setting])
+        datasets = self._datasets(options)
+        baseline = self._text_of("baseline") or PLAIN
+        known = [variant.name for variant in variants]
+        if variants and baseline not in known:
+            node = self.root.get("baseline")
+            assert node is not None
+            self._refuse(
+                node.origin, f"must be a variant, found {shown(baseline)}; {nearest(baseline, known)}", "baseline"
+            )
+        if self.problems or options is None:
+            return None
+        return Experiment(
+            label=label,
+            description=self._text_of("description") or "",
+            variants=tuple(variants),
+            baseline=baseline,
+            settings=tuple(settings),
+            datasets=tuple(datasets),
+            options=options,
+            text=write_yaml(plain_value(self.root)),
+        )
+
+    def _options(self) -> RunOptions | None:
+        entries = {key: entry for key, entry in self.root.entries.items() if key in _OPTIONS}
+        before = len(self.problems)
+        section = MappingNode(entries, self.root.origin)
+        values = check_options(options_of(RunOptions), section, "experiment", "an experiment", self.problems)
+        return RunOptions(**constructor_arguments(RunOptions, values)) if len(self.problems) == before else None
+
+    def _base(self) -> list[MappingNode] | None:
+        """Return the layers that every variant shares, the lowest first."""
+        node = self.root.get("base")
+        if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or not node.value:
+            origin = self.root.origin if node is None else node.origin
+            self._refuse(origin, "must be the name of a shipped recipe or the path of one, such as base: demo", "base")
+            return None
+        found = find_recipe(node.value, node.origin.folder)
+        if isinstance(found, str):
+            self._refuse(node.origin, found, "base")
+            return None
+        before = len(self.problems)
+        layers = read_layers(found, self.problems)
+        fixed = self.root.get("fixed")
+        if fixed is not None and not isinstance(fixed, BrokenNode):
+            if isinstance(fixed, MappingNode):
+                layers.append(_with_named_stages(fixed))
+            else:
+                self._refuse(
+                    fixed.origin, "must be sections of a recipe, as in {generation: {max_new_tokens: 64}}", "fixed"
+                )
+        if len(self.problems) > before:
+            return None
+        # the base itself must be sound, or its errors would be told once per variant
+        return layers if recipe_from_layers(layers, self.root.origin, "base", self.problems) is not None else None
+
+    def _variants(self, base: list[MappingNode], axes: list[Axis]) -> list[Variant]:
+        plain = self._recipe([*base, _plain_sections(self.root.origin)], PLAIN)
+        if plain is None:
+            return []
+        found = {PLAIN: plain}
+        excluded = self._excluded(axes)
+        for choices in combinations(axes) if axes else ():
+            if not any(_matches(rule, axes, choices) for rule in excluded):
+                self._add(found, *self._combined(base, axes, choices))
+        explicit = self.root.get("variants")
+        if isinstance(explicit, MappingNode):
+            for name, entry in explicit.entries.items():
+                sections = self._explicit(name, entry.node)
+                if sections is not None:
+                    self._add(found, name, self._recipe([*base, sections], name))
+        elif explicit is not None and not isinstance(explicit, BrokenNode):
+            self._refuse(explicit.origin, "must be a mapping of names to sections of a recipe", "variants")
+        if len(found) == 1 and not self.problems:
+            self._refuse(self.root.origin, "holds no variant besides plain decoding; give axes or variants", "axes")
+        return [Variant(name, recipe) for name, recipe in found.items()]
+
+    def _combined(
+        self, base: list[MappingNode], axes: list[Axis], choices: tuple[Choice, ...]
+    ) -> tuple[str, Recipe | None]:
+        """Return a combination's name and recipe; a cost model that nobody asks is left as it is in the base."""
+        used = list(zip(axes, choices, strict=True))
+        recipe = self._recipe([*base, *(choice.sections for _, choice in used)], "variant")
+        if recipe is not None and any(axis.section == "cost_model" for axis in axes) and not _needs_cost_model(recipe):
+            used = [(axis, choice) for axis, choice in used if axis.section != "cost_model"]
+            recipe = self._recipe([*base, *(choice.sections for _, choice in used)], "variant")
+        several = [choice.label for axis, choice in used if len(axis.choices) > 1] or [c.label for _, c in used]
+        name = ", ".join(several)
+        return name, None if recipe is None else attrs.evolve(recipe, label=name)
+
+    def _add(self, found: dict[str, Recipe], name: str, recipe: Recipe | None) -> None:
+        """Take a variant, unless it is another one over again."""
+        if recipe is None:
+            return
+        twin = next((other for other, known in found.items() if _pipeline(known) == _pipeline(recipe)), None)
+        if twin is None and name in found:
+            self._refuse(self.root.origin, f"holds two variants called {shown(name)}; rename one", "variants")
+        elif twin is None:
+            found[name] = recipe
+
+    def _explicit(self, name: str, node: Node) -> MappingNode | None:
+        path = f"variants.{name}"
+        if isinstance(node, BrokenNode):
+            return None
+        if name == PLAIN:
+            self._refuse(node.origin, "is plain decoding, which every experiment has; take another name", path)
+            return None
+        if not isinstance(node, MappingNode):
+            self._refuse(node.origin, "must be sections of a recipe, as in {tree_builder: chain}", path)
+            return None
+        for section in ("target", "generation"):
+            if section in node.entries:
+                message = "holds for all variants: put it into fixed, or vary request options as an axis"
+                self._refuse(node.entries[section].key_origin, message, f"{path}.{section}")
+                return None
+        return _with_named_stages(node)
+
+    def _excluded(self, axes: list[Axis]) -> list[dict[str, str]]:
+        node = self.root.get("exclude")
+        if node is None or isinstance(node, BrokenNode):
+            return []
+        items = node.items if isinstance(node, ListNode) else (node,)
+        rules = []
+        for item in items:
+            if not isinstance(item, MappingNode) or not item.entries:
+                self._refuse(
+                    item.origin, "must be mappings such as {tree_builder: chain, cost_model: convex}", "exclude"
+                )
+                continue
+            rule = {}
+            for key, entry in item.entries.items():
+                word = entry.node.text if isinstance(entry.node, ScalarNode) else ""
+                axis = next((axis for axis in axes if axis.key == key), None)
+                if axis is None:
+                    names = [axis.key for axis in axes]
+                    self._refuse(entry.key_origin, f"is no axis of a pipeline; {nearest(key, names)}", "exclude")
+                elif not any(word in choice.words for choice in axis.choices):
+                    words = [choice.label for choice in axis.choices]
+                    self._refuse(
+                        entry.node.origin, f"{shown(word)} is not on this axis; {nearest(word, words)}", "exclude"
+                    )
+                rule[key] = word
+            rules.append(rule)
+        return rules
+
+    def _settings(self, base: list[MappingNode], axes: list[Axis]) -> list[Setting]:
+        settings = []
+        for choices in combinations(axes):
+            label = ", ".join(choice.label for choice in choices)
+            recipe = self._recipe([*base, *(choice.sections for choice in choices)], label)
+            if recipe is not None:
+                settings.append(Setting(label, recipe.generation))
+        return settings
+
+    def _datasets(self, options: RunOptions | None) -> list[DatasetChoice]:
+        node = self.root.get("datasets")
+        if isinstance(node, BrokenNode):
+            return []
+        items = node.items if isinstance(node, ListNode) else ((node,) if node is not None else ())
+        if not items:
+            origin = self.root.origin if node is None else node.origin
+            self._refuse(origin, "must name at least one, such as datasets: [reasoning, code]", "datasets")
+        found: dict[str, DatasetChoice] = {}
+        for index, item in enumerate(items):
+            choice = self._dataset(item, f"datasets[{index}]")
+            if choice is None:
+                continue
+            if choice.name in found:
+                self._refuse(item.origin, f"names {choice.name} twice; keep one", f"datasets[{index}]")
+            if choice.limit is None and options is not None and options.prompts is not None:
+                choice = attrs.evolve(choice, limit=options.prompts)
+            found[choice.name] = choice
+        return list(found.values())
+
+    def _dataset(self, node: Node, path: str) -> DatasetChoice | None:
+        try:
+            if isinstance(node, ScalarNode) and isinstance(node.value, str):
+                return DatasetChoice.parse(_resolved(node.value, node.origin))
+            if isinstance(node, MappingNode):
+                before = len(self.problems)
+                values = check_options(options_of(DatasetChoice), node, path, "a data set", self.problems)
+                if len(self.problems) > before:
+                    return None
+                return DatasetChoice(**constructor_arguments(DatasetChoice, values))
+        except InputError as error:
+            self._refuse(node.origin, str(error), path)
+            return None
+        if not isinstance(node, BrokenNode):
+            self._refuse(node.origin, f"must be a name, a path or a mapping, found {shown(plain_value(node))}", path)
+        return None
+
+    def _recipe(self, layers: list[MappingNode], label: str) -> Recipe | None:
+        return recipe_from_layers(layers, self.root.origin, label, self.problems)
+
+    def _text_of(self, key: str) -> str | None:
+        node = self.root.get(key)
+        if node is None or isinstance(node, BrokenNode):
+            return None
+        if isinstance(node, ScalarNode) and isinstance(node.value, str):
+            return node.value
+        self._refuse(node.origin, f"must be a string, found {shown(plain_value(node))}", key)
+        return None
+
+    def _refuse(self, origin: Origin, message: str, path: str) -> None:
+        self.problems.append(Problem(origin, message, path))
+
+
+def _plain_sections(origin: Origin) -> MappingNode:
+    sections = {"drafter": {"name": "none"}, "tree_builder": {"name": "chain"}}
+    node = node_from_python(sections, origin, [])
+    assert isinstance(node, MappingNode)
+    return node
+
+
+def _with_named_stages(sections: MappingNode) -> MappingNode:
+    """Return sections with every stage that is given by its name alone written out."""
+    entries = dict(sections.entries)
+    for kind in KINDS:
+        if kind in entries and isinstance(entries[kind].node, ScalarNode):
+            entries[kind] = stage_sections(entries[kind].node, kind).entries[kind]
+    return MappingNode(entries, sections.origin)
+
+
+def _needs_cost_model(recipe: Recipe) -> bool:
+    builder = default_registry().create("tree_builder", recipe.tree_builder.name, recipe.tree_builder.options)
+    return bool(builder.needs_cost_model)
+
+
+def _pipeline(recipe: Recipe) -> dict[str, Any]:
+    """Return what makes two variants the same."""
+    sections = recipe.to_mapping()
+    return {key: value for key, value in sections.items() if key not in ("description", "generation")}
+
+
+def _matches(rule: dict[str, str], axes: list[Axis], choices: tuple[Choice, ...]) -> bool:
+    by_key = {axis.key: choice for axis, choice in zip(axes, choices, strict=True)}
+    return all(key in by_key and word in by_key[key].words for key, word in rule.items())
+
+
+def _resolved(text: str, origin: Origin) -> str:
+    if text.split("/")[0] in (".", ".."):
+        return str(((origin.folder or Path.cwd()) / text).resolve())
+    return text

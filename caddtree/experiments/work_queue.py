@@ -1,0 +1,86 @@
+"""What is still to be run, and what becomes of a block whose worker died: the rules that all engines share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from caddtree.experiments.planning import Block, Job
+from caddtree.experiments.records import Cell, Difference, Environment, Failed, LoadedVariant, Lost, Record, Result
+from caddtree.experiments.worker import Began, Message
+
+
+class Assignment:
+    """A block on its way through a worker."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.remaining = {cell.id: cell for cell in block.cells}
+        self.running: Cell | None = None
+        """The cell that its worker said it began; None before the first and after the last one."""
+        self.plain_tokens = block.plain_tokens
+
+
+class WorkQueue:
+    """Blocks in order; every message of a worker goes through it.
+
+    Args:
+        blocks: What is missing, in the order in which it is to be run.
+        job: Says how often a cell may lose its worker.
+        num_lost: Workers that a cell has lost already, by cell id.
+        write: Keeps a record.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], job: Job, num_lost: Mapping[str, int], write: Callable[[Record], None]
+    ) -> None:
+        self._blocks = deque(blocks)
+        self._job, self._write = job, write
+        self._num_lost = dict(num_lost)
+
+    def take(self) -> Assignment | None:
+        """Return the next block, or None when there is none left; one that is being run may still come back."""
+        return Assignment(self._blocks.popleft()) if self._blocks else None
+
+    def receive(self, assignment: Assignment, message: Message) -> None:
+        """Take what a worker says about its block."""
+        match message:
+            case Began():
+                assignment.running = message.cell
+                return
+            case Result():
+                self._end(assignment, message.cell)
+                if message.cell.variant == self._job.plain:
+                    assignment.plain_tokens = tuple(message.token_ids)
+            case Failed():
+                self._end(assignment, message.cell)
+        self._write(message)
+
+    def receive_loaded(self, record: Record) -> None:
+        """Take what a worker says about itself."""
+        assert isinstance(record, Environment | LoadedVariant | Difference)
+        self._write(record)
+
+    def lose(self, assignment: Assignment, reason: str) -> None:
+        """Take a block back whose worker died or hung; the cell that it was running is given up if it is not the first.
+
+        Its other cells are run again by the next worker that asks.
+        """
+        cell = assignment.running
+        if cell is not None:
+            self._num_lost[cell.id] = times = self._num_lost.get(cell.id, 0) + 1
+            fingerprint = self._job.fingerprints[cell.variant]
+            self._write(Lost(cell, fingerprint, reason))
+            if times >= self._job.attempts:
+                self._write(Failed(cell, fingerprint, f"{reason}, {times} times"))
+                assignment.remaining.pop(cell.id, None)
+        if assignment.remaining:
+            block = assignment.block
+            cells = tuple(other for other in block.cells if other.id in assignment.remaining)
+            self._blocks.appendleft(attrs.evolve(block, cells=cells, plain_tokens=assignment.plain_tokens))
+
+    def _end(self, assignment: Assignment, cell: Cell) -> None:
+        assignment.remaining.pop(cell.id, None)
+        assignment.running = None

@@ -1,0 +1,221 @@
+"""Runs blocks: holds the models, decodes every cell of a block, and says what came out.
+
+A worker knows no store and no queue. The engines (``engines/``) carry blocks to it and its messages back.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import torch
+
+from caddtree.core.errors import CaddtreeError
+from caddtree.core.pipeline import Decoder
+from caddtree.core.records import Generation
+from caddtree.core.text import encode_prompt
+from caddtree.experiments.fingerprint import machine_facts
+from caddtree.experiments.planning import Block, Job
+from caddtree.experiments.records import (
+    Cell,
+    Difference,
+    Environment,
+    Failed,
+    LoadedVariant,
+    Record,
+    Result,
+    RoundColumns,
+)
+from caddtree.experiments.reliability import ReliabilityCount
+from caddtree.loading import load, load_model
+
+
+@attrs.frozen
+class Began:
+    """A cell is being run now: should its worker die, it is the one to blame."""
+
+    cell: Cell
+
+
+Message = Began | Record
+
+
+class Worker:
+    """Models and decoders of one job on one device.
+
+    Args:
+        job: What to run.
+        device: Device of the target in place of the recipes' own; None keeps theirs.
+
+    Raises:
+        CaddtreeError: If the target cannot be loaded; a variant that cannot be loaded fails cell by cell instead.
+    """
+
+    def __init__(self, job: Job, *, device: str | None = None) -> None:
+        if job.threads is not None:
+            torch.set_num_threads(job.threads)
+        self.job = job
+        self.environment = uuid.uuid4().hex[:12]
+        target = next(iter(job.variants.values())).target
+        self._model, self._tokenizer = load_model(target if device is None else attrs.evolve(target, device=device))
+        self._decoders: dict[str, Decoder] = {}
+        self._unusable: dict[str, str] = {}
+        """Why a variant could not be loaded or warmed up."""
+
+    def load(self) -> Iterator[Record]:
+        """Load and warm up every variant; yield the environment and what was loaded."""
+        facts = machine_facts()
+        facts["device_of_target"] = str(self._model.device)
+        facts["dtype"] = str(self._model.dtype).removeprefix("torch.")
+        yield Environment(self.environment, facts)
+        for name in self.job.variants:
+            try:
+                yield self._load(name)
+            except Exception as error:
+                self._unusable[name] = f"cannot be loaded: {_said(error)}"
+
+    def run(self, block: Block) -> Iterator[Message]:
+        """Decode the cells of a block; yield each as it begins and as it ends."""
+        tokens: dict[str, list[int]] = {}
+        for position, cell in enumerate(block.cells):
+            yield Began(cell)
+            fingerprint = self.job.fingerprints[cell.variant]
+            if cell.variant in self._unusable:
+                yield Failed(cell, fingerprint, self._unusable[cell.variant])
+                continue
+            try:
+                result = self._decode(block, cell, position)
+            except Exception as error:
+                yield Failed(cell, fingerprint, _said(error))
+                continue
+            tokens[cell.variant] = result.token_ids
+            yield result
+        yield from self._differences(block, tokens)
+
+    def _load(self, name: str) -> LoadedVariant:
+        started = time.perf_counter()
+        recipe = self.job.variants[name]
+        decoder = load(recipe, model=self._model, tokenizer=self._tokenizer)
+        loaded = time.perf_counter()
+        decoder.prepare()
+        block = self.job.warm_up
+        decoder.options = block.request
+        decoder.generate(block.prompt.prompt, max_new_tokens=self.job.warm_up_tokens)
+        self._decoders[name] = decoder
+        profile = getattr(decoder.cost_model, "profile", None)
+        return LoadedVariant(
+            variant=name,
+            fingerprint=self.job.fingerprints[name],
+            environment=self.environment,
+            recipe=recipe.to_mapping(),
+            profile=None if profile is None else profile.to_values(),
+            target_bytes=_target_bytes(decoder),
+            drafter_bytes=getattr(decoder.drafter, "weight_bytes", None),
+            key_value_bytes=_key_value_bytes(decoder),
+            load_seconds=loaded - started,
+            warm_up_seconds=time.perf_counter() - loaded,
+        )
+
+    def _decode(self, block: Block, cell: Cell, position: int) -> Result:
+        started, stamp = time.perf_counter(), datetime.datetime.now(datetime.UTC)
+        turns, reliability = _turns(self._decoders[cell.variant], block)
+        rounds = RoundColumns.of(turns[0])
+        for turn in turns[1:]:
+            rounds = rounds.joined(RoundColumns.of(turn))
+        inside = sum(turn.prefill_seconds + turn.decode_seconds for turn in turns)
+        return Result(
+            cell=cell,
+            fingerprint=self.job.fingerprints[cell.variant],
+            environment=self.environment,
+            position=position,
+            started=stamp.isoformat(timespec="milliseconds"),
+            finish_reason=turns[-1].finish_reason,
+            num_prompt_tokens=turns[-1].num_prompt_tokens,
+            token_ids=[token for turn in turns for token in turn.token_ids],
+            prefill_seconds=sum(turn.prefill_seconds for turn in turns),
+            harness_seconds=time.perf_counter() - started - inside,
+            rounds=rounds,
+            reliability=reliability.result(),
+        )
+
+    def _differences(self, block: Block, tokens: dict[str, list[int]]) -> Iterator[Difference]:
+        plain = tokens.get(self.job.plain)
+        if plain is None and block.plain_tokens is not None:
+            plain = list(block.plain_tokens)
+        if plain is None:
+            return
+        for cell in block.cells:
+            mine = tokens.get(cell.variant)
+            if mine is not None and mine != plain:
+                position = next(
+                    (index for index, (a, b) in enumerate(zip(mine, plain, strict=False)) if a != b),
+                    min(len(mine), len(plain)),
+                )
+                gap = self._gap(block, plain[:position])
+                yield Difference(cell, self.job.fingerprints[cell.variant], position, gap)
+
+    @torch.inference_mode()
+    def _gap(self, block: Block, common: list[int]) -> float | None:
+        """Return how far apart the target's two best logits are behind the common text, in units of the last place."""
+        if block.request.temperature > 0 or block.prompt.later_turns:
+            return None
+        prompt = encode_prompt(block.prompt.prompt, self._tokenizer, self._model.config.vocab_size)
+        tokens = torch.tensor([[*prompt, *common]], device=self._model.device)
+        best, second = self._model(tokens, use_cache=False).logits[0, -1].topk(2).values.double().tolist()
+        last_place = torch.finfo(self._model.dtype).eps * 2.0 ** math.floor(math.log2(abs(best) or 1.0))
+        return (best - second) / last_place
+
+
+def _turns(decoder: Decoder, block: Block) -> tuple[list[Generation], ReliabilityCount]:
+    """Ask the prompt, and the later turns of a chat behind the answers to the earlier ones."""
+    # as the decoder's own defaults: where the context leaves less room than is asked for, the answer is shorter
+    decoder.options = block.request
+    reliability, prompt = ReliabilityCount(), block.prompt.prompt
+    turns = [_one_turn(decoder, prompt, reliability)]
+    for text in block.prompt.later_turns:
+        prompt = [*prompt, {"role": "assistant", "content": turns[-1].text}, {"role": "user", "content": text}]
+        turns.append(_one_turn(decoder, prompt, reliability))
+    return turns, reliability
+
+
+def _one_turn(decoder: Decoder, prompt: Any, reliability: ReliabilityCount) -> Generation:
+    session = decoder.open(prompt)
+    while session.finish_reason is None:
+        session.step()
+        # the path of the last round may have been cut short: what lies behind the cut is unknown
+        if session.finish_reason is None and session.last_tree is not None:
+            reliability.add(session.last_tree, session.rounds[-1].path)
+    return session.generation()
+
+
+def _said(error: Exception) -> str:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return said if isinstance(error, CaddtreeError) else f"{type(error).__name__}: {said}"
+
+
+def _target_bytes(decoder: Decoder) -> int | None:
+    """Return the bytes of weights that one forward reads: all, but of an embedding table only a few rows."""
+    model = decoder.target.model
+    config = model.config.get_text_config(decoder=True)
+    if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return None  # a mixture of experts reads a part that depends on the tokens
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    is_tied = head is not None and head.weight is table.weight
+    skipped = () if is_tied else (id(table.weight),)
+    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
+
+
+def _key_value_bytes(decoder: Decoder) -> int | None:
+    """Return the bytes of one cached position; None where layers do not keep, or read, all of them."""
+    config = decoder.target.model.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None) or ()
+    if any(kind != "full_attention" for kind in kinds):
+        return None
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * head_dim * decoder.target.dtype.itemsize)
