@@ -21,6 +21,11 @@ from caddtree.plugins.recipe import Recipe
 from caddtree.plugins.registry import default_registry
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "triton", "numpy")
+_DECODING = (
+    "core", "kernels", "drafters", "tree_builders", "cost_models", "verifiers", "runtime", "profiling", "loading.py",
+    "experiments/worker.py",
+)  # fmt: skip
+"""Code that a result depends on; a change of the command line or of a report makes nothing stale."""
 _HASHED_BYTES = 64 << 20
 """Larger files count by size and time of change: hashing them would take longer than a run."""
 
@@ -53,6 +58,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def software() -> dict[str, str]:
+    """Return what this process runs on, by name: it must be the same wherever cells of one run are decoded."""
+    return {"code of caddtree": _code_hash()[:12], "python": platform.python_version(), **versions()}
+
+
 def machine_facts() -> dict[str, Any]:
     """Return the machine and the versions of this process, as JSON values."""
     import torch
@@ -79,7 +89,9 @@ def machine_facts() -> dict[str, Any]:
 def _code_hash() -> str:
     root = Path(caddtree.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for part in _DECODING for path in [root / part, *(root / part).rglob("*.py")]):
+        if path.is_dir():
+            continue
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from caddtree.experiments.engines.messages import Began, Message
 from caddtree.experiments.planning import Block, Job
 from caddtree.experiments.records import Cell, Difference, Environment, Failed, LoadedVariant, Lost, Record, Result
-from caddtree.experiments.worker import Began, Message
 
 
 class Assignment:

@@ -16,9 +16,11 @@ import attrs
 import torch
 
 from caddtree.core.errors import CaddtreeError
+from caddtree.core.learned import LongRunSpeed
 from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Generation
 from caddtree.core.text import encode_prompt
+from caddtree.experiments.engines.messages import Began, Message
 from caddtree.experiments.fingerprint import machine_facts
 from caddtree.experiments.planning import Block, Job
 from caddtree.experiments.records import (
@@ -33,16 +35,6 @@ from caddtree.experiments.records import (
 )
 from caddtree.experiments.reliability import ReliabilityCount
 from caddtree.loading import load, load_model
-
-
-@attrs.frozen
-class Began:
-    """A cell is being run now: should its worker die, it is the one to blame."""
-
-    cell: Cell
-
-
-Message = Began | Record
 
 
 class Worker:
@@ -64,6 +56,7 @@ class Worker:
         target = next(iter(job.variants.values())).target
         self._model, self._tokenizer = load_model(target if device is None else attrs.evolve(target, device=device))
         self._decoders: dict[str, Decoder] = {}
+        self._speeds: dict[tuple[str, str, str], LongRunSpeed] = {}
         self._unusable: dict[str, str] = {}
         """Why a variant could not be loaded or warmed up."""
 
@@ -123,7 +116,11 @@ class Worker:
 
     def _decode(self, block: Block, cell: Cell, position: int) -> Result:
         started, stamp = time.perf_counter(), datetime.datetime.now(datetime.UTC)
-        turns, reliability = _turns(self._decoders[cell.variant], block)
+        decoder = self._decoders[cell.variant]
+        # every data set is met as by a decoder that serves it alone: interleaving must not teach one about another
+        speed = self._speeds.setdefault((cell.variant, cell.setting, cell.dataset), LongRunSpeed())
+        decoder.follow(speed)
+        turns, reliability = _turns(decoder, block)
         rounds = RoundColumns.of(turns[0])
         for turn in turns[1:]:
             rounds = rounds.joined(RoundColumns.of(turn))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from caddtree.core.options import GenerationOptions
+from caddtree.experiments.engines.messages import Began
 from caddtree.experiments.planning import Block, Job
 from caddtree.experiments.prompts import PromptRecord
 from caddtree.experiments.records import Cell, Failed, Lost, Result, RoundColumns
 from caddtree.experiments.work_queue import WorkQueue
-from caddtree.experiments.worker import Began
 
 CELLS = tuple(Cell(f"c{index}", variant, "", "set", "0", 0, 0) for index, variant in enumerate(("a", "plain", "b")))
 BLOCK = Block(PromptRecord("0", "set", "text"), GenerationOptions(), CELLS)

@@ -1,8 +1,21 @@
-"""What travels between an engine and its worker besides blocks and records."""
+"""What travels between an engine and its worker besides blocks."""
 
 from __future__ import annotations
 
 import attrs
+
+from caddtree.experiments.records import Cell, Record
+
+
+@attrs.frozen
+class Began:
+    """A cell is being run now: should its worker die, it is the one to blame."""
+
+    cell: Cell
+
+
+Message = Began | Record
+"""What a worker says about a block."""
 
 
 @attrs.frozen
