@@ -304,7 +304,9 @@ class _Reader:
         return None
 
     def _recipe(self, layers: list[MappingNode], label: str) -> Recipe | None:
-        return recipe_from_layers(layers, self.root.origin, label, self.problems)
+        recipe = recipe_from_layers(layers, self.root.origin, label, self.problems)
+        # the base's own words are about the base
+        return None if recipe is None else attrs.evolve(recipe, description=None)
 
     def _text_of(self, key: str) -> str | None:
         node = self.root.get(key)
