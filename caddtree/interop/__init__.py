@@ -1,0 +1,1 @@
+"""caddtree inside other frameworks: one package each, imported by that framework and by nothing in caddtree."""
