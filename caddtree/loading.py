@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
+
+from caddtree import __version__
 from caddtree.core.errors import CheckpointError, CompatibilityError
+from caddtree.core.group import Group
 from caddtree.core.pipeline import Decoder, Observer
-from caddtree.core.target import Target, target_fingerprint
+from caddtree.core.target import Target, is_sharded, target_fingerprint
 from caddtree.plugins.recipe import Recipe, TargetOptions, load_recipe
 from caddtree.plugins.registry import default_registry
 from caddtree.runtime.choice import runner_for
+from caddtree.runtime.tensor_parallel import group_for, load_sharded, local_part, weights_digest
 
 
 def load(
@@ -27,6 +33,9 @@ def load(
 ) -> Decoder:
     """Return the decoder of a recipe.
 
+    Where ``torchrun`` started several processes and ``target.parallel`` is ``tensor``, every one of them calls this,
+    and later the decoder, with the same arguments.
+
     Args:
         recipe: The name of a shipped recipe, the path of a YAML file, or a recipe.
         overrides: Sections whose keys replace the recipe's.
@@ -38,11 +47,23 @@ def load(
     Raises:
         RecipeError: With every error of the recipe.
         CheckpointError: If a model cannot be loaded.
-        CompatibilityError: If two parts cannot work together.
+        CompatibilityError: If two parts cannot work together, or processes were started with different recipes.
+        GroupError: If another process fails while it loads.
     """
     checked = load_recipe(recipe, overrides, sets)
-    if model is None:
-        model, tokenizer = load_model(checked.target)
+    group = group_for(checked.target.parallel, checked.target.device)
+    with group.together("loading"):
+        group.meet("a recipe", lambda: _facts(checked.to_mapping()))
+        if model is None:
+            model, tokenizer = load_model(checked.target)
+        if group.size > 1 and not is_sharded(model):
+            raise CompatibilityError(
+                "target.parallel is tensor, but the model that was given is whole; load it with load_model"
+            )
+        return _decoder(checked, model, tokenizer, observers, group)
+
+
+def _decoder(checked: Recipe, model: Any, tokenizer: Any, observers: Sequence[Observer], group: Group) -> Decoder:
     registry = default_registry()
     strategies = {
         kind: registry.create(kind, checked.stage(kind).name, checked.stage(kind).options)
@@ -55,6 +76,7 @@ def load(
         fingerprint=None if tokenizer is None else target_fingerprint(model.config, tokenizer),
         num_tokens=None if tokenizer is None else len(tokenizer),
         runner=runner_for(model, checked.runtime),
+        group=group,
     )
     return Decoder(target=target, tokenizer=tokenizer, options=checked.generation, observers=observers, **strategies)
 
@@ -62,19 +84,28 @@ def load(
 def load_model(options: TargetOptions) -> tuple[Any, Any]:
     """Return the target's Hugging Face model, in eval mode on its device, and its tokenizer.
 
+    Under tensor parallelism it is this process's part of the model, and all processes must call this.
     Only safetensors weights are opened and no code of a model folder is run.
 
     Raises:
         CheckpointError: Naming the model and what is wrong.
+        CompatibilityError: If there is no such device, or the processes cannot share the model.
+        GroupError: If another process fails while it loads.
     """
+    group = group_for(options.parallel, options.device)
+    with group.together("loading the target"):
+        group.meet("loading the target", lambda: _facts({"target": attrs.asdict(options)}))
+        model, tokenizer = _load_model(options, group.size)
+        group.meet("a loaded target", lambda: _model_facts(model, tokenizer))
+        return model, tokenizer
+
+
+def _load_model(options: TargetOptions, num_processes: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise CompatibilityError(f"target.device is {device}, but this machine shows no CUDA device; use auto or cpu")
+    # a shard is loaded where it stays
+    device = _device(options.device) if num_processes == 1 else None
     name = options.model
     if _looks_local(name) or Path(name).is_dir():
         name = str(Path(name).expanduser())
@@ -83,10 +114,15 @@ def load_model(options: TargetOptions) -> tuple[Any, Any]:
     dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
     try:
         with _no_loading_bar():
-            model, found = AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
+            if device is None:
+                model, found = load_sharded(name, dtype, num_processes)
+            else:
+                model, found = AutoModelForCausalLM.from_pretrained(
+                    name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except CompatibilityError:
+        raise
     except Exception as error:
         detail = str(error).strip().splitlines()
         raise CheckpointError(
@@ -94,7 +130,34 @@ def load_model(options: TargetOptions) -> tuple[Any, Any]:
             f"{type(error).__name__}: {detail[0] if detail else ''}"
         ) from error
     _check_weights(model, found, options.model)
-    return model.to(device).eval(), tokenizer
+    return (model if device is None else model.to(device)).eval(), tokenizer
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CompatibilityError(f"target.device is {device}, but this machine shows no CUDA device; use auto or cpu")
+    return device
+
+
+def _facts(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Return what must be the same in all processes that share a target: versions, and the recipe key by key."""
+    import torch
+    import transformers
+
+    facts = {"caddtree": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    for section, values in sections.items():
+        keys = values if isinstance(values, Mapping) else {"": values}
+        facts.update({f"{section}.{key}".rstrip("."): json.dumps(value) for key, value in keys.items()})
+    return facts
+
+
+def _model_facts(model: Any, tokenizer: Any) -> dict[str, str]:
+    """Return the identity of a model that was loaded."""
+    return {"fingerprint": target_fingerprint(model.config, tokenizer), "weights": weights_digest(model)}
 
 
 def _check_weights(model: Any, found: Mapping[str, Any], name: str) -> None:
@@ -105,7 +168,7 @@ def _check_weights(model: Any, found: Mapping[str, Any], name: str) -> None:
         for key in sorted(found.get(f"{kind}_keys", ()), key=str):
             raise CheckpointError(f"target.model {name}: {kind} tensor {key}; the checkpoint does not fit its config")
     for key, weight in model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
+        if not bool(torch.isfinite(local_part(weight)).all()):
             raise CheckpointError(f"target.model {name}: the tensor {key} holds NaN or infinity")
 
 

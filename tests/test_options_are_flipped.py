@@ -215,6 +215,7 @@ SECTIONS: dict[tuple[str, str, str], Flip] = {
     ),
     ("target", "", "dtype"): Flip(("float32", "bfloat16"), where),
     ("target", "", "device"): Flip(("cpu", "cuda:0"), where, refused=NO_DEVICE),
+    ("target", "", "parallel"): Flip(("none", "tensor"), answer, refused="this process is the only one; start two"),
     ("target", "", "prefill_chunk"): Flip((4, 512), rows_per_forward),
     ("target", "", "context_limit"): Flip((None, 16), lambda decoder: len(answer(decoder))),
     ("generation", "", "temperature"): Flip((0.0, 2.0), answer),

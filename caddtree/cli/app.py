@@ -6,13 +6,14 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Annotated, Any
 
 import typer
 
 import caddtree
-from caddtree.core.errors import CaddtreeError, NumericalError, ResourceError, StageError
+from caddtree.core.errors import CaddtreeError, GroupError, NumericalError, ResourceError, StageError
 
 app = typer.Typer(
     name="caddtree",
@@ -26,7 +27,7 @@ EXIT_RUN_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_FAULTS = (NumericalError, ResourceError, StageError)
+_FAULTS = (GroupError, NumericalError, ResourceError, StageError)
 
 
 def _print_version(asked: bool) -> None:
@@ -52,15 +53,18 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            _set_up_logging()
+            rank = _rank()
+            _set_up_logging(rank)
             try:
-                function(*args, **kwargs)
+                with _silent_but_for_the_first(rank):
+                    function(*args, **kwargs)
             except typer.Exit:
                 raise
             except KeyboardInterrupt:
                 # what was printed stays; the line is ended so that the prompt of the shell starts on its own
                 sys.stdout.flush()
-                print("\ninterrupted", file=sys.stderr)
+                if rank == 0:
+                    print("\ninterrupted", file=sys.stderr)
                 raise typer.Exit(EXIT_INTERRUPTED) from None
             except BrokenPipeError:
                 # the reader of our output went away: nothing to say, and nobody to say it to
@@ -69,7 +73,8 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
             except Exception as error:
                 if os.environ.get("CADDTREE_DEBUG"):
                     raise
-                print(f"error: {_one_line(error)}", file=sys.stderr)
+                name = "" if rank == 0 else f"rank {rank}: "
+                print(f"{name}error: {_one_line(error)}", file=sys.stderr)
                 # a file that cannot be used, or bytes that are no text, are the user's to mend, as wrong input is
                 is_fault = isinstance(error, _FAULTS) or not isinstance(error, CaddtreeError | OSError | UnicodeError)
                 raise typer.Exit(EXIT_RUN_FAULT if is_fault else EXIT_USER_ERROR) from error
@@ -79,6 +84,22 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
         return function
 
     return register
+
+
+def _rank() -> int:
+    """Return the number of this process among those that torchrun started; each runs the same command."""
+    text = os.environ.get("RANK", "")
+    return int(text) if text.isdigit() and os.environ.get("WORLD_SIZE", "1") != "1" else 0
+
+
+@contextmanager
+def _silent_but_for_the_first(rank: int) -> Iterator[None]:
+    """While entered, answers, figures and progress bars come from one process alone; errors come from all."""
+    if rank == 0:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def _one_line(error: Exception) -> str:
@@ -92,7 +113,7 @@ def _one_line(error: Exception) -> str:
 def main() -> None:
     """Run the command line."""
     # registered by import, here, so that `--help` costs no model library
-    from caddtree.cli import commands, demo, experiments, profiling, recipes, training  # noqa: F401
+    from caddtree.cli import commands, demo, doctor, experiments, profiling, recipes, training  # noqa: F401
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     app()
@@ -112,7 +133,7 @@ class _Once(logging.Filter):
         return is_new
 
 
-def _set_up_logging() -> None:
+def _set_up_logging(rank: int) -> None:
     if logging.getLogger("caddtree").handlers:
         return
     handler = logging.StreamHandler()
@@ -120,4 +141,4 @@ def _set_up_logging() -> None:
     handler.addFilter(_Once())
     root = logging.getLogger("caddtree")
     root.addHandler(handler)
-    root.setLevel(os.environ.get("CADDTREE_LOG", "INFO").upper())
+    root.setLevel(os.environ.get("CADDTREE_LOG", "INFO").upper() if rank == 0 else logging.ERROR)

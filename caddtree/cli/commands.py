@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -41,7 +42,7 @@ def generate(
     from caddtree.loading import load
 
     decoder = load(recipe, sets=set_ or ())
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _asked(decoder, sys.stdin.read) if prompt == "-" else prompt
     options = request_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop
     )
@@ -74,10 +75,7 @@ def chat(
     )
     messages: list[dict[str, str]] = []
     while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
+        line = _asked(decoder, _next_line)
         if not line.strip():
             return
         messages.append({"role": "user", "content": line})
@@ -133,7 +131,7 @@ def load_all(recipes: list[str], sets: Any = ()) -> dict[str, Any]:
         if name in decoders:
             raise InputError(f"the recipe {name} is named twice; name it once")
         checked = load_recipe(name, sets=sets)
-        key = (checked.target.model, checked.target.dtype, checked.target.device)
+        key = (checked.target.model, checked.target.dtype, checked.target.device, checked.target.parallel)
         if key not in models:
             models[key] = load_model(checked.target)
         model, tokenizer = models[key]
@@ -153,6 +151,21 @@ def progress(total: int, what: str, *, silent: bool) -> Any:
             yield shown.update
 
     return bar()
+
+
+def _asked(decoder: Any, read: Callable[[], str]) -> str:
+    """Return what the user says to the first of the processes that decode together."""
+    text = read() if decoder.group.rank == 0 else ""
+    decoder.group.meet("what the user says", dict)
+    said: str = decoder.group.share(lambda: text)
+    return said
+
+
+def _next_line() -> str:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return ""
 
 
 def _stream(session: Any) -> None:

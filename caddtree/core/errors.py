@@ -45,3 +45,7 @@ class StageError(CaddtreeError, RuntimeError):
 
 class ResourceError(CaddtreeError, RuntimeError):
     """The machine ran out of memory in a way that a smaller draft tree did not cure."""
+
+
+class GroupError(CaddtreeError, RuntimeError):
+    """Another process of those that hold the target together failed, died or went elsewhere; names rank and cause."""

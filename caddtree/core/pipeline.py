@@ -5,6 +5,7 @@ Start reading at :meth:`Session.step`, which is one round: an attempt, then what
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ _UNUSABLE_DRAFTS_ALLOWED = 8
 _INITIAL_NEW_ROWS = 1024
 _TREE_ROWS = 257
 """Room behind the text for the tree of a round, so that the cache does not grow because of the last ones."""
+_PROMPT_SHOWN = 60
 
 
 TokenIsLast = Callable[[int, Sequence[int]], bool]
@@ -79,6 +81,7 @@ class Decoder:
         observers: Sequence[Observer] = (),
     ) -> None:
         self.target = target if isinstance(target, Target) else Target(target)
+        self.group = self.target.group
         self.tokenizer = tokenizer
         self.drafter, self.tree_builder, self.verifier = drafter, tree_builder, verifier
         self.cost_model = cost_model
@@ -131,6 +134,9 @@ class Decoder:
         **options: Any,
     ) -> Session:
         """Check the request, run prefill and return the session, to be stepped until it finishes."""
+        self.group.meet(
+            "a request", lambda: _request_facts(prompt, {**options, "should_stop": should_stop is not None})
+        )
         unknown = set(options) - {field.name for field in attrs.fields(GenerationOptions)}
         if unknown:
             known = ", ".join(field.name for field in attrs.fields(GenerationOptions))
@@ -153,6 +159,7 @@ class Decoder:
         token_is_last: TokenIsLast | None = None,
     ) -> Session:
         """Return a session with a sampler and a stop rule of the caller's own, as other frameworks bring them."""
+        self.group.meet("a request", lambda: _request_facts(tokens, {"max_new_tokens": max_new_tokens}))
         request = GenerationOptions(ignore_eos=token_is_last is not None)
         tokens = encode_prompt(tokens, None, self.target.vocabulary_size)
         num_new = self._new_tokens_allowed(
@@ -167,10 +174,16 @@ class Decoder:
             # set first: measuring drives this very decoder
             self._is_prepared = True
             try:
-                self.cost_model.prepare(self)
+                with self.group.together("preparing the cost model"):
+                    self.cost_model.prepare(self)
             except BaseException:
                 self._is_prepared = False
                 raise
+
+    def follow(self, speed: LongRunSpeed) -> None:
+        """Learn into, and price time by, another long-run speed from now on: that of another stream of requests."""
+        self.observers = [speed if observer is self.speed else observer for observer in self.observers]
+        self.speed = speed
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -246,10 +259,11 @@ class Session:
         capacity = len(prompt) + min(max_new_tokens, _INITIAL_NEW_ROWS) + _TREE_ROWS
         self.target_state: TargetState = decoder.target.start(capacity)
         self.draft_state: DraftState = None
-        try:
-            self.first_chunk = self._prefill(prompt)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory("prefill", len(prompt), str(error).strip().partition("\n")[0]) from error
+        with decoder.group.together("prefill"):
+            try:
+                self.first_chunk = self._prefill(prompt)
+            except torch.OutOfMemoryError as error:
+                raise self._out_of_memory("prefill", len(prompt), str(error).strip().partition("\n")[0]) from error
 
     @torch.inference_mode()
     def step(self, *, candidate_counts: tuple[int, ...] | None = None) -> Chunk:
@@ -258,16 +272,18 @@ class Session:
         Args:
             candidate_counts: Restrict the builder to these draft-node counts, as the profiler does.
         """
-        if self._should_stop is not None and self._should_stop():
-            return self._end("cancelled")
-        context = self._context(candidate_counts)
-        round_ = self._attempt(context)
-        if isinstance(round_, str):
-            self._make_room(context, round_)
-            round_ = self._attempt(attrs.evolve(context, candidate_counts=self._allowed(context.candidate_counts)))
-        if isinstance(round_, str):
-            raise self._out_of_memory(f"round {len(self.rounds)}", context.context_length, round_)
-        return self._finish(context, round_)
+        group, where = self.decoder.group, f"round {len(self.rounds)}"
+        with group.together(where):
+            if self._should_stop is not None and group.share(self._should_stop):
+                return self._end("cancelled")
+            context = self._context(candidate_counts)
+            round_ = self._attempt(context)
+            if isinstance(round_, str):
+                self._make_room(context, round_)
+                round_ = self._attempt(attrs.evolve(context, candidate_counts=self._allowed(context.candidate_counts)))
+            if isinstance(round_, str):
+                raise self._out_of_memory(where, context.context_length, round_)
+            return self._finish(context, round_)
 
     def _attempt(self, context: RoundContext) -> _Verified | str:
         """Draft, build and verify, which change nothing that stays; where memory runs out return what was said."""
@@ -279,11 +295,14 @@ class Session:
                 marginals = self._draft(context)
             drafted = time.perf_counter()
             with stage("tree_builder", decoder.tree_builder, where):
-                tree, is_unusable = self._build(marginals, context)
+                tree, is_unusable = decoder.group.share(lambda: self._build(marginals, context))
+            if is_unusable:
+                self._note_unusable()
             self._num_tried = tree.num_drafts
             built = time.perf_counter()
             with stage("verifier", decoder.verifier, where):
-                walk = decoder.verifier.verify(self.target_state, tree, self._rule)
+                found = decoder.verifier.verify(self.target_state, tree, self._rule)
+            walk = decoder.group.share(lambda: found)
             return _Verified(tree, walk, is_unusable, started, drafted, built, time.perf_counter())
         except torch.OutOfMemoryError as error:
             # not handled here: while the error is alive, so is all that the failed attempt has allocated
@@ -332,13 +351,16 @@ class Session:
             )
         context_length = len(prompt)
         check_finite(logits.max()[None], context_length)
-        choice = self._sampler.choose(logits, context_length - 1, prompt)
+        choice = decoder.group.share(lambda: self._sampler.choose(logits, context_length - 1, prompt))
         _, text = self._emit(Walk((0,), (choice,)))
         self.prefill_seconds = time.perf_counter() - started
         return Chunk(text, (choice,), None)
 
     def _make_room(self, context: RoundContext, said: str) -> None:
         """Free what can be freed, and let this request keep to half the draft nodes from now on."""
+        if self.decoder.group.size > 1:
+            # the others are in the middle of a pass that they cannot finish without this process: nobody can try again
+            raise self._out_of_memory(f"round {len(self.rounds)}", context.context_length, said)
         tried = self._num_tried
         if tried is None:
             tried = max(context.candidate_counts or (_TREE_ROWS - 1,))
@@ -397,24 +419,23 @@ class Session:
             return root_only, False
         # on a device the ranking says it on the way; elsewhere no builder has to cope with such numbers
         if not marginals.is_ranked_on_device and not marginals.is_usable():
-            return self._unusable(root_only)
+            return root_only, True
         try:
             tree = self.decoder.tree_builder.build(marginals, context)
         except Exception:
             if marginals.is_usable():
                 raise
-            return self._unusable(root_only)
+            return root_only, True
         if not marginals.is_usable():
-            return self._unusable(root_only)
+            return root_only, True
         tree.check(max_depth=context.max_depth, vocabulary_size=self.decoder.target.vocabulary_size)
         return tree, False
 
-    def _unusable(self, root_only: DraftTree) -> tuple[DraftTree, bool]:
+    def _note_unusable(self) -> None:
         self._unusable_drafts += 1
         logger.warning("round %d: the drafter's output is not finite; no draft nodes", len(self.rounds))
         if self._unusable_drafts == _UNUSABLE_DRAFTS_ALLOWED:
             logger.warning("the drafter is switched off for this request after %d such rounds", self._unusable_drafts)
-        return root_only, True
 
     def _commit(self, context: RoundContext, walk: Walk) -> None:
         where, tokens = f"round {len(self.rounds)}", [context.root_token, *walk.tokens[:-1]]
@@ -463,6 +484,12 @@ class Session:
         return walk.cut(count), text
 
     def _count_until_stop(self, tokens: Sequence[int]) -> tuple[int, str | None]:
+        if self._stop.token_is_last is not None:
+            # a rule of the caller's own may look at a clock
+            return self.decoder.group.share(lambda: self._first_stop(tokens))
+        return self._first_stop(tokens)
+
+    def _first_stop(self, tokens: Sequence[int]) -> tuple[int, str | None]:
         for count in range(1, len(tokens) + 1):
             if self._stop(tokens[:count]):
                 return count, "stop"
@@ -543,6 +570,14 @@ class _StopRule:
         if new[-1] in self.stop_tokens:
             return True
         return self.token_is_last is not None and self.token_is_last(len(self.tokens), new)
+
+
+def _request_facts(prompt: Any, options: dict[str, Any]) -> dict[str, str]:
+    """Return what must be the same in all processes that decode a request together."""
+    text = repr(prompt.tolist() if isinstance(prompt, torch.Tensor) else prompt)
+    shown = text if len(text) <= _PROMPT_SHOWN else f"{text[:_PROMPT_SHOWN]}... ({len(text)} characters)"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return {"prompt": f"{shown} ({digest})", **{name: repr(value) for name, value in options.items()}}
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from caddtree.core.errors import NumericalError, ResourceError, StageError
+from caddtree.core.errors import GroupError, NumericalError, ResourceError, StageError
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def stage(kind: str, component: object, where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (NumericalError, ResourceError, StageError, torch.OutOfMemoryError):
+    except (GroupError, NumericalError, ResourceError, StageError, torch.OutOfMemoryError):
         # what is no component's fault has its own name
         raise
     except Exception as error:

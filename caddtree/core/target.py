@@ -16,6 +16,7 @@ from torch import Tensor
 from caddtree.core.attention_mask import MaskFormat, Masks
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError
+from caddtree.core.group import Alone, Group
 from caddtree.core.kv_cache import TreeCache, is_prefix
 from caddtree.core.runner import PlainRunner, TargetRunner, TreeAttention
 from caddtree.core.tree_packet import pack_tree, padded_rows
@@ -61,9 +62,10 @@ class Target:
         fingerprint: Identity of model and tokenizer, compared with the one a drafter was trained for.
         num_tokens: Tokens that the tokenizer knows, where the embedding has padding rows behind them.
         runner: How forwards over draft trees are run; plainly when None.
+        group: The processes that hold a sharded model together; this one alone when None.
 
     Raises:
-        CompatibilityError: If the architecture cannot verify a draft tree.
+        CompatibilityError: If the architecture cannot verify a draft tree, or a sharded model comes without its group.
     """
 
     def __init__(
@@ -75,8 +77,15 @@ class Target:
         fingerprint: str | None = None,
         num_tokens: int | None = None,
         runner: TargetRunner | None = None,
+        group: Group | None = None,
     ) -> None:
+        if group is None and is_sharded(model):
+            raise CompatibilityError(
+                "target: the model is sharded over several processes, which must decode in lockstep; load it with "
+                "caddtree.load and target.parallel=tensor"
+            )
         self.model = model
+        self.group: Group = group or Alone()
         self.runner: TargetRunner = runner or PlainRunner()
         self.config = model.config.get_text_config(decoder=True)
         self.prefill_chunk = prefill_chunk
@@ -331,6 +340,11 @@ class Target:
                 f"target: the logits of {type(self.model).__name__} are not its output head applied to its "
                 f"decoder's output; this family is not supported"
             )
+
+
+def is_sharded(model: Any) -> bool:
+    """Tell whether this process holds only a part of some weight: such parameters know where the rest lies."""
+    return any(hasattr(parameter, "placements") for parameter in model.parameters())
 
 
 def target_fingerprint(model_config: Any, tokenizer: Any = None) -> str:

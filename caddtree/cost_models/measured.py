@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,12 @@ def obtain_profile(decoder: Decoder, path: str | None, *, force: bool) -> Profil
 
     if path is None:
         return load_or_measure(decoder, max_count=getattr(decoder.tree_builder, "max_node_budget", 0)).repaired()
-    profile = read_profile(Path(path))
-    key = profile_key(decoder)
+    return decoder.group.share(lambda: _read(Path(path), profile_key(decoder), force=force)).repaired()
+
+
+def _read(path: Path, key: Mapping[str, str], *, force: bool) -> Profile:
+    """Return the profile in a file if it has this key, or whatever it has under ``force``."""
+    profile = read_profile(path)
     differing = [name for name in key if profile.key.get(name) != key[name]]
     if differing and not force:
         name = differing[0]
@@ -35,4 +40,4 @@ def obtain_profile(decoder: Decoder, path: str | None, *, force: bool) -> Profil
             f"{path}: measured with {name} {profile.key.get(name)!r}, but this is {key[name]!r}. "
             f"Measure here with `caddtree profile`, or set cost_model.force to use it all the same."
         )
-    return profile.repaired()
+    return profile

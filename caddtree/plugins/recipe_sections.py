@@ -38,7 +38,11 @@ class TargetOptions:
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Type of its weights; ``auto`` takes that of the checkpoint."""
     device: str = attrs.field(default="auto", validator=_device)
-    """Where it runs, such as ``cpu`` or ``cuda:0``; ``auto`` takes an accelerator if there is one."""
+    """Where it runs, such as ``cpu`` or ``cuda:0``; ``auto`` takes one accelerator if there is one, and where several
+    processes share the model each its own."""
+    parallel: Literal["auto", "none", "tensor"] = "auto"
+    """How the processes of one ``torchrun`` share the model: ``tensor`` shards every layer over them, and they answer
+    together; with ``none`` each holds all of it and answers on its own; ``auto`` means a single process."""
     prefill_chunk: int = attrs.field(default=512, validator=_at_least_one)
     """Tokens of the prompt that one forward carries."""
     context_limit: int | None = attrs.field(default=None, validator=optional(_at_least_one))

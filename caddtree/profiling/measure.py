@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -71,8 +71,13 @@ def measure_profile(
     rng = random.Random(seed)
     with decoder.measuring():
         draft, after, switches = _sweep(decoder, counts, usable, repeats, time.perf_counter() + seconds, rng)
-    profile = _profile(key, usable, counts, draft, after, max_count, repeats)
-    return attrs.evolve(profile, switch_seconds=max(0.0, float(np.median(switches))) if switches else 0.0)
+
+    def profile() -> Profile:
+        switch_seconds = max(0.0, float(np.median(switches))) if switches else 0.0
+        measured = _profile(key, usable, counts, draft, after, max_count, repeats)
+        return attrs.evolve(measured, switch_seconds=switch_seconds)
+
+    return decoder.group.share(profile)
 
 
 def _counts(decoder: Decoder, max_count: int) -> list[int]:
@@ -104,15 +109,16 @@ def _sweep(
     draft: list[list[float]] = [[] for _ in usable]
     after = np.full((len(usable), repeats, len(counts)), np.nan)
     total = len(usable) * (repeats + _WARM_UP_SWEEPS) * len(counts)
-    # disable=None: silent where stderr is no terminal
-    with tqdm(total=total, desc="measuring rounds on this machine (once)", disable=None, leave=False) as bar:
+    # None: silent where stderr is no terminal
+    is_silent = True if decoder.group.rank > 0 else None
+    with tqdm(total=total, desc="measuring rounds on this machine (once)", disable=is_silent, leave=False) as bar:
         for row, context in enumerate(usable):
             session = None
             # what is left is shared by the contexts that are left
             now = time.perf_counter()
             until = now + (deadline - now) / (len(usable) - row)
             for sweep in range(repeats + _WARM_UP_SWEEPS):
-                if sweep >= _WARM_UP_SWEEPS + _FEWEST_REPEATS and time.perf_counter() > until:
+                if sweep >= _WARM_UP_SWEEPS + _FEWEST_REPEATS and decoder.group.share(_is_past(until)):
                     logger.info("context %d: stopped after %d rounds per size", context, sweep - _WARM_UP_SWEEPS)
                     break
                 for column in rng.sample(range(len(counts)), len(counts)):
@@ -130,6 +136,11 @@ def _sweep(
                     if is_padded and switched is not None:
                         switches.append(switched.seconds.total - round_.seconds.total)
     return draft, after, switches
+
+
+def _is_past(moment: float) -> Callable[[], bool]:
+    """Return what asks the clock whether a moment has gone by."""
+    return lambda: time.perf_counter() > moment
 
 
 def steady_medians(seconds: NDArray[np.float64]) -> NDArray[np.float64]:

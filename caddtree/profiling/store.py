@@ -51,6 +51,7 @@ def profile_key(decoder: Decoder) -> dict[str, str]:
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "caddtree": caddtree.__version__,
+        **({"processes": str(decoder.group.size)} if decoder.group.size > 1 else {}),
     }
 
 
@@ -72,11 +73,13 @@ def load_or_measure(decoder: Decoder, *, max_count: int = LARGEST_COUNT, renew: 
     key = profile_key(decoder)
     path = profile_path(key)
     max_count = 0 if decoder.drafter.block_size == 1 else max(max_count, LARGEST_COUNT)
-    if not renew:
-        kept = _kept(path, key, max_count)
-        if kept is not None:
-            return kept
+    # what one process finds on its disk decides whether all of them measure
+    kept = None if renew else decoder.group.share(lambda: _kept(path, key, max_count))
+    if kept is not None:
+        return kept
     profile = measure_profile(decoder, key, max_count=max_count)
+    if decoder.group.rank > 0:
+        return profile
     try:
         profile.write(path)
     except OSError as error:
