@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import caddtree
-from caddtree.experiments.compare import machine_facts
+from caddtree.experiments.fingerprint import machine_facts
 from caddtree.experiments.prompts import read_prompts
 
 DOMAINS = ("reasoning", "instructions", "code")

@@ -27,8 +27,9 @@ from transformers_peers import TransformersDFlash, TransformersGenerate
 
 import caddtree
 from caddtree.cost_models.analytic import AnalyticCostModel
-from caddtree.experiments.compare import geometric_mean, machine_facts
+from caddtree.experiments.fingerprint import machine_facts
 from caddtree.experiments.prompts import PromptRecord, read_prompts
+from caddtree.experiments.statistics import geometric_mean
 from caddtree.loading import load_model
 from caddtree.profiling import load_or_measure
 

@@ -161,7 +161,7 @@ def _show_plan(experiment: Any, json_: bool) -> None:
     for name in plan.datasets:
         prompts = {cell.prompt for cell in plan.cells if cell.dataset == name}
         print(f"  data set  {name}: {len(prompts)} prompts")
-    print(f"{len(plan.cells)} cells: {len(blocks)} prompts x {len(plan.variants)} variants")
+    print(f"{len(plan.cells)} cells: {len(blocks)} blocks of {len(plan.variants)} variants")
 
 
 def _list_experiments(json_: bool) -> None:

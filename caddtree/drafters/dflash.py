@@ -91,7 +91,7 @@ class DFlash:
         if self._network is None or self._target is None:
             return None
         weights = [*self._network.parameters(), self._target.model.get_output_embeddings().weight]
-        return sum(weight.numel() * weight.element_size() for weight in weights)
+        return int(sum(weight.numel() * weight.element_size() for weight in weights))
 
     @property
     def block_size(self) -> int:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
-import torch
 
 from caddtree.core.errors import InputError
 from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Generation
 from caddtree.experiments.acceptance import tau_over_rounds
+from caddtree.experiments.fingerprint import machine_facts
 from caddtree.experiments.prompts import PromptRecord
 from caddtree.experiments.statistics import Interval, geometric_mean
 
@@ -82,19 +81,6 @@ class Comparison:
             "repeats": self.repeats,
             "machine": machine_facts(),
         }
-
-
-def machine_facts() -> dict[str, Any]:
-    """Return what a speed depends on besides the code."""
-    import transformers
-
-    return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def compare(

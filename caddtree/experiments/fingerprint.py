@@ -9,7 +9,6 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,6 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
         "commit": _commit(),
-        "interpreter": sys.implementation.name,
     }
 
 

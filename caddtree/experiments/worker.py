@@ -165,7 +165,7 @@ class Worker:
         tokens = torch.tensor([[*prompt, *common]], device=self._model.device)
         best, second = self._model(tokens, use_cache=False).logits[0, -1].topk(2).values.double().tolist()
         last_place = torch.finfo(self._model.dtype).eps * 2.0 ** math.floor(math.log2(abs(best) or 1.0))
-        return (best - second) / last_place
+        return float((best - second) / last_place)
 
 
 def _turns(decoder: Decoder, block: Block) -> tuple[list[Generation], ReliabilityCount]:
@@ -204,7 +204,7 @@ def _target_bytes(decoder: Decoder) -> int | None:
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     is_tied = head is not None and head.weight is table.weight
     skipped = () if is_tied else (id(table.weight),)
-    return sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped)
+    return int(sum(p.numel() * p.element_size() for p in model.parameters() if id(p) not in skipped))
 
 
 def _key_value_bytes(decoder: Decoder) -> int | None:

@@ -16,6 +16,7 @@ import torch
 
 import caddtree
 from caddtree.core.errors import CostModelError
+from caddtree.core.machine import processor_name
 from caddtree.core.profile import Profile, read_profile
 from caddtree.core.target import target_fingerprint
 from caddtree.profiling.measure import measure_profile, usable_contexts
@@ -34,7 +35,7 @@ def profile_key(decoder: Decoder) -> dict[str, str]:
     import transformers
 
     target = decoder.target
-    device = torch.cuda.get_device_name(target.device) if target.device.type == "cuda" else _processor()
+    device = torch.cuda.get_device_name(target.device) if target.device.type == "cuda" else processor_name()
     return {
         "target": f"{type(target.model).__name__} {target_fingerprint(target.config)[:16]}",
         "drafter": f"{_described(decoder.drafter)} {getattr(decoder.drafter, 'config', '')}".strip(),
@@ -112,13 +113,3 @@ def _described(strategy: Any) -> str:
         if field.init and not field.name.startswith("_")
     }
     return f"{type(strategy).__name__} {json.dumps(options, sort_keys=True, default=str)}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux: the platform's own word must do
-    return platform.processor() or platform.machine()
