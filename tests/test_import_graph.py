@@ -76,6 +76,17 @@ def test_plugins_reach_strategies_through_the_registry_only():
             assert not {room(other) for other in imports(path, everywhere=True)} & set(STRATEGIES), name
 
 
+def test_the_kit_knows_strategies_through_the_registry_and_is_known_by_nobody():
+    """Who does not test needs no pytest: only the kit imports it, and nothing imports the kit."""
+    for name, path in modules().items():
+        rooms = {room(other) for other in imports(path, everywhere=True)}
+        if room(name) == "testing":
+            assert rooms <= {"", "core", "kernels", "plugins", "testing"}, name
+        else:
+            assert "testing" not in rooms, name
+            assert "import pytest" not in path.read_text(encoding="utf-8"), name
+
+
 def test_no_module_level_circle():
     """Depth-first over module-level imports."""
     known = modules()
