@@ -50,6 +50,8 @@ def load(
         CompatibilityError: If two parts cannot work together, or processes were started with different recipes.
         GroupError: If another process fails while it loads.
     """
+    if model is None and tokenizer is not None:
+        raise CompatibilityError("a tokenizer was given without its model; give both, or neither")
     checked = load_recipe(recipe, overrides, sets)
     group = group_for(checked.target.parallel, checked.target.device)
     with group.together("loading"):

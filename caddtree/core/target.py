@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -96,6 +97,11 @@ class Target:
         self._layers: Any = getattr(self._decoder, "layers", getattr(self._decoder, "h", None))
         if self._layers is None:
             raise CompatibilityError(f"target: {type(model).__name__} shows no list of decoder layers")
+        # adapters are made in training mode, also inside a model that is not
+        if any(module.training for module in self._decoder.modules()):
+            raise CompatibilityError(
+                "target: the model is in training mode, where forwards may differ by chance; call model.eval() first"
+            )
         weight = model.get_input_embeddings().weight
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
@@ -163,7 +169,15 @@ class Target:
             )
         self._tapped_layers = tuple(layer_ids)
         # hooks, not output_hidden_states: its list form means other layers in other Transformers versions
-        self._taps = [self._layers[index].register_forward_hook(self._keep) for index in layer_ids]
+        # weakly: a model that outlives its decoders must not keep them
+        keep = weakref.WeakMethod(self._keep)
+
+        def tapped(module: object, args: object, output: Any) -> None:
+            if (method := keep()) is not None:
+                method(module, args, output)
+
+        self._taps = [self._layers[index].register_forward_hook(tapped) for index in layer_ids]
+        weakref.finalize(self, _remove, tuple(self._taps))
 
     def close(self) -> None:
         """Remove the taps from the model."""
@@ -331,7 +345,8 @@ class Target:
     def _check_head(self) -> None:
         """Refuse a family whose head does more than :meth:`head_logits` knows of."""
         tokens = torch.arange(min(4, self.vocabulary_size), device=self.device)
-        with self._linears:
+        # a model that torch.compile wraps is not compiled for four tokens: a decoder runs its layers itself
+        with torch.compiler.set_stance("force_eager"), self._linears:
             expected = self.model(tokens[None], use_cache=False).logits[0]
             hidden = self._decoder(tokens[None], use_cache=False).last_hidden_state[0]
         found = self.head_logits(hidden)
@@ -340,6 +355,11 @@ class Target:
                 f"target: the logits of {type(self.model).__name__} are not its output head applied to its "
                 f"decoder's output; this family is not supported"
             )
+
+
+def _remove(handles: Sequence[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def is_sharded(model: Any) -> bool:
