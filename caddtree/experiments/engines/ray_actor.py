@@ -69,8 +69,10 @@ def _check(theirs: Mapping[str, str]) -> None:
     mine = software()
     different = [name for name in {**theirs, **mine} if _release(theirs.get(name)) != _release(mine.get(name))]
     if different:
-        shown = "; ".join(f"{name} is {mine.get(name, 'missing')}, not {theirs.get(name, 'there')}" for name in different)
-        raise CompatibilityError(f"{shown}. Install on every node what the process that runs the experiment has")
+        pairs = [f"{name} is {mine.get(name, 'missing')}, not {theirs.get(name, 'missing')}" for name in different]
+        raise CompatibilityError(
+            f"{'; '.join(pairs)}. Install on every node what the process that runs the experiment has"
+        )
 
 
 def _release(version: str | None) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import textwrap
 import time
 from collections.abc import Sequence
@@ -125,7 +126,8 @@ class Crew:
         logger.warning("%s while it %s", reason, _shown(assignment))
         if member.num_deaths >= _DEATHS:
             self._members.remove(member)
-            logger.warning("it died %d times in a row while no cell was to blame, and is given up", _DEATHS)
+            left = len(self._members)
+            logger.warning("given up after %d deaths in a row that no cell is to blame for; %d are left", _DEATHS, left)
         if not self._members:
             raise ResourceError(f"every worker died {_DEATHS} times while it loaded the models; the last: {reason}")
 
@@ -148,23 +150,24 @@ class _Member:
     def __init__(self, seat: Seat, job: Job) -> None:
         self.seat = seat
         self._job = attrs.evolve(job, threads=seat.threads)
-        self.num_deaths = 0
-        """In a row, while no cell was to blame."""
-        self.where = ""
-        """Host and process; empty before it has its place."""
-        self.dismiss()
-
-    def dismiss(self) -> None:
-        """End the actor, whatever it is doing."""
-        actor = getattr(self, "actor", None)
-        if actor is not None:
-            ray.kill(actor)
         self.actor: Any = None
         self.stream: Any = None
         """What it says next comes out of here; None while there is nothing to wait for."""
-        self.assignment: Assignment | None = None
+        self.where = ""
+        """Host and process, in words."""
         self.is_waiting = False
-        self._heard = time.monotonic()
+        """Whether it was asked for and has no place yet."""
+        self.assignment: Assignment | None = None
+        self.num_deaths = 0
+        """In a row, while no cell was to blame."""
+        self._heard = 0.0
+
+    def dismiss(self) -> None:
+        """End the actor, whatever it is doing."""
+        if self.actor is not None:
+            ray.kill(self.actor)
+        self.actor = self.stream = self.assignment = None
+        self.is_waiting = False
 
     @property
     def is_idle(self) -> bool:
@@ -183,7 +186,7 @@ class _Member:
         # started again by us alone: Ray would not tell the queue
         options = {"num_cpus": seat.num_cpus, "num_gpus": seat.num_gpus, "max_restarts": 0, "max_task_retries": 0}
         self.actor = ray.remote(RayWorker).options(**options, scheduling_strategy=affinity).remote()
-        self.where, self.is_waiting = "", True
+        self.where, self.is_waiting = "that has no place yet", True
         self._wait_for(self.actor.introduce.remote())
 
     def load(self, where: str) -> None:
@@ -225,10 +228,10 @@ def _cause(error: RayError) -> str:
     if isinstance(error, RayTaskError):
         return f"raised {type(error.cause).__name__}: {_first_line(error.cause)}"
     if isinstance(error, RayActorError):
-        last = str(error).splitlines()[-1]
-        said = last.partition("because ")[2] or last
-        # behind this Ray guesses, at length
-        return f"died ({textwrap.shorten(said.partition(' Some common causes')[0], 160)})"
+        # Ray guesses at causes, over several lines
+        found = re.search(r"exit type: (\w+) Worker exit detail: ([^.]+)", str(error))
+        said = ": ".join(found.groups()) if found else textwrap.shorten(str(error).splitlines()[-1], 160)
+        return f"died ({said})"
     return f"is lost ({type(error).__name__}: {_first_line(error)})"
 
 
