@@ -113,7 +113,7 @@ def _one_line(error: Exception) -> str:
 def main() -> None:
     """Run the command line."""
     # registered by import, here, so that `--help` costs no model library
-    from caddtree.cli import commands, demo, doctor, experiments, profiling, recipes, training  # noqa: F401
+    from caddtree.cli import commands, demo, doctor, experiments, plugins, profiling, recipes, training  # noqa: F401
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     app()

@@ -1,4 +1,4 @@
-"""``recipe check|show`` and ``plugins``."""
+"""``recipe check|show|schema``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caddtree.cli.app import EXIT_USER_ERROR, app, command
 from caddtree.cli.options import JsonOption, SetOption
 from caddtree.core.errors import RecipeError
 
-recipe_app = typer.Typer(help="Check or show a recipe.", no_args_is_help=True)
+recipe_app = typer.Typer(help="Check or show a recipe, or print the schema of all.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe, or the path of a YAML file.")]
@@ -41,52 +41,9 @@ def show(recipe: RecipeArgument, set_: SetOption = None, json_: JsonOption = Fal
     print(json.dumps(checked.to_mapping(), indent=2) if json_ else checked.to_yaml(), end="\n" if json_ else "")
 
 
-@command()
-def plugins(json_: JsonOption = False) -> None:
-    """List every strategy with its options and defaults."""
-    from rich.table import Table
+@command(recipe_app)
+def schema() -> None:
+    """Print a JSON Schema of recipes with every installed strategy, for editors."""
+    from caddtree.plugins.recipe_schema import recipe_schema
 
-    from caddtree.cli.tables import print_table
-    from caddtree.plugins.recipe import shipped_recipes
-    from caddtree.plugins.registry import default_registry
-
-    registry = default_registry()
-    found = registry.describe()
-    if json_:
-        strategies = [
-            {
-                "kind": info.kind,
-                "name": info.name,
-                "summary": info.doc,
-                "provider": str(info.provider),
-                "options": [
-                    {
-                        "name": option.name,
-                        "type": option.type_text,
-                        "required": option.is_required,
-                        "default": None if option.is_required else option.default,
-                        "doc": option.doc,
-                    }
-                    for option in info.options
-                ],
-            }
-            for info in found
-        ]
-        broken = [{"plugin": str(entry.provider), "reason": entry.reason} for entry in registry.broken]
-        print(json.dumps({"strategies": strategies, "broken": broken, "recipes": list(shipped_recipes())}))
-        return
-    table = Table(title="strategies")
-    for name in ("kind", "name", "options", "what it does"):
-        table.add_column(name, overflow="fold")
-    for info in found:
-        options = "\n".join(_option_line(option) for option in info.options)
-        table.add_row(info.kind, info.name, options, info.doc)
-    print_table(table)
-    for entry in registry.broken:
-        print(f"broken: {entry.provider}: {entry.reason}")
-    print(f"recipes: {', '.join(shipped_recipes())}")
-
-
-def _option_line(option) -> str:  # type: ignore[no-untyped-def]
-    default = "required" if option.is_required else f"= {option.default!r}"
-    return f"{option.name}: {option.type_text} {default}"
+    print(json.dumps(recipe_schema(), indent=2))

@@ -49,3 +49,20 @@ class ResourceError(CaddtreeError, RuntimeError):
 
 class GroupError(CaddtreeError, RuntimeError):
     """Another process of those that hold the target together failed, died or went elsewhere; names rank and cause."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, as one line; also that of an exception that cannot say it."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "(its message cannot be read)"
+
+
+def blamed(error: Exception, culprit: str, otherwise: type[CaddtreeError]) -> CaddtreeError:
+    """Return an error that names its culprit: of its own type if that is one of these, else ``otherwise``."""
+    text = one_line(error)
+    # a class of somebody else's may want other arguments
+    if isinstance(error, CaddtreeError) and type(error).__module__ == __name__:
+        return type(error)(f"{culprit}: {text}")
+    return otherwise(f"{culprit}: {type(error).__name__}: {text}")

@@ -24,9 +24,12 @@ from caddtree.core.learned import AcceptanceAlarm, CostScale, LongRunSpeed
 from caddtree.core.marginals import Marginals
 from caddtree.core.options import GenerationOptions
 from caddtree.core.protocols import CostModel, Drafter, DraftRequest, DraftState, TreeBuilder, Verifier
+from caddtree.core.provider import named, provider_of
 from caddtree.core.records import Chunk, Generation, Round, StageSeconds
+from caddtree.core.returned import check_draft, check_marginals, check_tree, check_walk
 from caddtree.core.sampler import Processor, Sampler
-from caddtree.core.stages import stage
+from caddtree.core.stages import setting_up, stage
+from caddtree.core.streamer import Streamer, streaming
 from caddtree.core.target import Target, TargetState
 from caddtree.core.text import TextStream, encode_prompt
 from caddtree.core.tree_packet import padded_rows
@@ -88,23 +91,36 @@ class Decoder:
         self.options = options or GenerationOptions()
         self.speed, self.cost_scale = LongRunSpeed(), CostScale()
         self.observers: list[Observer] = [self.speed, self.cost_scale, AcceptanceAlarm(), *observers]
-        if tree_builder.needs_cost_model and cost_model is None:
-            raise CompatibilityError(f"tree_builder {type(tree_builder).__name__} needs a cost_model, found none")
-        self.target.tap(drafter.required_layers)
-        drafter.bind(self.target)
-        verifier.bind(self.target)
+        with setting_up("tree_builder", tree_builder):
+            needs_cost_model = tree_builder.needs_cost_model
+        if needs_cost_model and cost_model is None:
+            raise CompatibilityError(f"tree_builder {named(tree_builder)} needs a cost_model, found none")
+        with setting_up("drafter", drafter):
+            self.target.tap(drafter.required_layers)
+            drafter.bind(self.target)
+        with setting_up("verifier", verifier):
+            verifier.bind(self.target)
         # where forwards are padded every budget fills its rows; elsewhere a fixed one meets one size and may have any,
         # and one that is chosen anew every round keeps to those that pay
         is_padded = self.target.runner.row_buckets is not None
-        self.candidate_counts = self.target.candidate_counts if is_padded or tree_builder.needs_cost_model else None
+        self.candidate_counts = self.target.candidate_counts if is_padded or needs_cost_model else None
         self.eos_token_ids = _eos_token_ids(self.target.model, tokenizer)
-        self._is_prepared = not tree_builder.needs_cost_model
+        self._is_prepared = not needs_cost_model
 
-    def generate(self, prompt: Any, *, should_stop: Callable[[], bool] | None = None, **options: Any) -> Generation:
+    def generate(
+        self,
+        prompt: Any,
+        *,
+        streamer: Streamer | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        **options: Any,
+    ) -> Generation:
         """Return the target's own continuation of ``prompt``.
 
         Args:
             prompt: Text, token ids, or chat messages.
+            streamer: Gets the prompt's token ids and then every new one, as Transformers' ``TextStreamer`` takes them;
+                the token that completes a stop string too.
             should_stop: Asked before every round; true ends the request as ``cancelled``.
             **options: Fields of :class:`GenerationOptions` that differ from the decoder's own.
 
@@ -113,9 +129,13 @@ class Decoder:
             NumericalError: If the target's logits are not finite.
             StageError: If a strategy raises.
         """
-        session = self.open(prompt, should_stop=should_stop, **options)
-        while session.finish_reason is None:
-            session.step()
+        with streaming(streamer) as put:
+            session = self.open(prompt, should_stop=should_stop, **options)
+            if streamer is not None:
+                streamer.put(torch.tensor([session.tokens[: session.num_prompt_tokens]]))
+            put(session.first_chunk.token_ids)
+            while session.finish_reason is None:
+                put(session.step().token_ids)
         return session.generation()
 
     def stream(self, prompt: Any, *, should_stop: Callable[[], bool] | None = None, **options: Any) -> Iterator[Chunk]:
@@ -174,7 +194,7 @@ class Decoder:
             # set first: measuring drives this very decoder
             self._is_prepared = True
             try:
-                with self.group.together("preparing the cost model"):
+                with self.group.together("preparing the cost model"), setting_up("cost_model", self.cost_model):
                     self.cost_model.prepare(self)
             except BaseException:
                 self._is_prepared = False
@@ -195,11 +215,12 @@ class Decoder:
         finally:
             self.observers, self._is_prepared, self.options = kept
 
-    def custom_generate(self, model: Any, input_ids: Any, **arguments: Any) -> Any:
+    def custom_generate(self, model: Any, input_ids: Any, *, stop_strings: Any = None, **arguments: Any) -> Any:
         """Serve ``model.generate(..., custom_generate=decoder.custom_generate)``; see ``core/hf_generate.py``."""
         from caddtree.core.hf_generate import custom_generate
 
-        return custom_generate(self, model, input_ids, **arguments)
+        # named here, because generate hands over what the signature names
+        return custom_generate(self, model, input_ids, stop_strings=stop_strings, **arguments)
 
     def _new_tokens_allowed(self, num_prompt: int, request: GenerationOptions, *, explicit: bool) -> int:
         limit = self.target.position_limit
@@ -302,6 +323,7 @@ class Session:
             built = time.perf_counter()
             with stage("verifier", decoder.verifier, where):
                 found = decoder.verifier.verify(self.target_state, tree, self._rule)
+                check_walk(found, tree, decoder.target.vocabulary_size)
             walk = decoder.group.share(lambda: found)
             return _Verified(tree, walk, is_unusable, started, drafted, built, time.perf_counter())
         except torch.OutOfMemoryError as error:
@@ -410,6 +432,7 @@ class Session:
             return None
         request = DraftRequest(context.root_token, context.context_length, context.max_depth, context.temperature)
         marginals = self.decoder.drafter.draft(self.draft_state, request)
+        check_draft(marginals)
         return None if marginals is None or marginals.depth == 0 else marginals.clip(context.max_depth)
 
     def _build(self, marginals: Marginals | None, context: RoundContext) -> tuple[DraftTree, bool]:
@@ -420,20 +443,25 @@ class Session:
         # on a device the ranking says it on the way; elsewhere no builder has to cope with such numbers
         if not marginals.is_ranked_on_device and not marginals.is_usable():
             return root_only, True
+        vocabulary_size = self.decoder.target.vocabulary_size
         try:
             tree = self.decoder.tree_builder.build(marginals, context)
+            if marginals.is_usable():
+                check_tree(tree, context, vocabulary_size)
+                return tree, False
         except Exception:
             if marginals.is_usable():
+                # who was given candidates that nobody can use is not to blame
+                with stage("drafter", self.decoder.drafter, f"round {len(self.rounds)}"):
+                    check_marginals(marginals, vocabulary_size)
                 raise
-            return root_only, True
-        if not marginals.is_usable():
-            return root_only, True
-        tree.check(max_depth=context.max_depth, vocabulary_size=self.decoder.target.vocabulary_size)
-        return tree, False
+        return root_only, True
 
     def _note_unusable(self) -> None:
         self._unusable_drafts += 1
-        logger.warning("round %d: the drafter's output is not finite; no draft nodes", len(self.rounds))
+        provider = provider_of(self.decoder.drafter)
+        whose = f"the drafter's output ({provider})" if provider else "the drafter's output"
+        logger.warning("round %d: %s is not finite; no draft nodes", len(self.rounds), whose)
         if self._unusable_drafts == _UNUSABLE_DRAFTS_ALLOWED:
             logger.warning("the drafter is switched off for this request after %d such rounds", self._unusable_drafts)
 

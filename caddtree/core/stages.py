@@ -1,4 +1,4 @@
-"""Names the component and the place in whatever a strategy raises."""
+"""Names the component, who provides it, and the place in whatever a strategy raises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from caddtree.core.errors import GroupError, NumericalError, ResourceError, StageError
+from caddtree.core.errors import GroupError, NumericalError, ResourceError, StageError, blamed
+from caddtree.core.provider import named, provider_of
 
 
 @contextmanager
@@ -25,5 +26,21 @@ def stage(kind: str, component: object, where: str) -> Iterator[None]:
         # what is no component's fault has its own name
         raise
     except Exception as error:
-        name = type(component).__name__
-        raise StageError(f"{kind} {name} failed in {where}: {type(error).__name__}: {error}") from error
+        raise StageError(f"{kind} {named(component)} failed in {where}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def setting_up(kind: str, component: object) -> Iterator[None]:
+    """Name the plugin in an exception of its component before the first request.
+
+    What caddtree raises on purpose keeps its type; what else a plugin raises becomes a :class:`StageError`. The
+    components of caddtree itself name themselves.
+    """
+    try:
+        yield
+    except (GroupError, StageError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not provider_of(component):
+            raise
+        raise blamed(error, f"{kind} {named(component)}", StageError) from error

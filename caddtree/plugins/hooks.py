@@ -10,8 +10,11 @@ of these hooks::
         registry.add("random", RandomTree)
 
 ``registry.add`` inside a hook adds to the kind of that hook. A strategy class is an attrs class, and the fields of
-its constructor are the options that a recipe may give. A plugin may declare ``caddtree_hook_api = 1``, the version
-of the hooks that it was written for.
+its constructor are the options that a recipe may give.
+
+A plugin may state the version of the hooks that it was written for, as ``caddtree_hook_api = 1`` in its module; it is
+refused, with both numbers, where the hooks have another one. ``caddtree plugins --verbose`` shows every strategy with
+its origin and options, and every plugin that was refused with the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ PROJECT_NAME = "caddtree"
 """Name of the pluggy project and of the entry-point group."""
 
 HOOK_API_VERSION = 1
-"""Rises with every change of a hook that an older plugin could notice."""
+"""Rises with every change of a hook that breaks a plugin written before it; a new hook or argument breaks none."""
 
 Kind = Literal["drafter", "tree_builder", "cost_model", "verifier"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

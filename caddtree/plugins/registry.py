@@ -10,16 +10,18 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import logging
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
 import pluggy
 
-from caddtree.core.errors import CaddtreeError, PluginError, RecipeError
+from caddtree.core.errors import CaddtreeError, PluginError, RecipeError, blamed, one_line
 from caddtree.plugins import hooks
 from caddtree.plugins.combination import check_declarations
 from caddtree.plugins.hooks import KINDS, Kind
@@ -36,6 +38,7 @@ from caddtree.plugins.options import (
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_VERSION_NAME = "caddtree_hook_api"
 _HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in KINDS}
 
 
@@ -48,8 +51,16 @@ class Provider:
     plugin: str
     """The module, or the name of the entry point."""
 
+    hook_api: int | None = None
+    """The version of the hooks that the plugin says it was written for."""
+
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether this is caddtree itself."""
+        return self.distribution == hooks.PROJECT_NAME
 
 
 @attrs.frozen
@@ -62,6 +73,24 @@ class StrategyInfo:
     options: tuple[OptionInfo, ...]
     provider: Provider
     strategy_class: type
+
+    @property
+    def hook(self) -> str:
+        """The hook that registered it."""
+        return _HOOKS[self.kind]
+
+    @property
+    def class_path(self) -> str:
+        """Module and name of the class."""
+        return f"{self.strategy_class.__module__}.{self.strategy_class.__qualname__}"
+
+    @property
+    def source(self) -> tuple[str, int] | None:
+        """File and line of the class, where there is a file."""
+        try:
+            return inspect.getsourcefile(self.strategy_class) or "", inspect.getsourcelines(self.strategy_class)[1]
+        except (OSError, TypeError):
+            return None
 
 
 @attrs.frozen
@@ -79,6 +108,8 @@ class _Staging:
 
     provider: Provider
     strategies: dict[tuple[Kind, str], StrategyInfo] = attrs.field(factory=dict)
+    offered: list[tuple[Kind, str]] = attrs.field(factory=list)
+    """Every name that it asked for, also one whose class is unusable."""
     is_closed: bool = False
 
 
@@ -94,6 +125,7 @@ class _KindStaging:
         if self.staging.is_closed:
             raise PluginError(f"{self.kind} {name!r} of {self.staging.provider} comes after its hook returned")
         _check_name(self.kind, name)
+        self.staging.offered.append((self.kind, name))
         if (self.kind, name) in self.staging.strategies:
             raise PluginError(f"registers {self.kind} {name!r} twice")
         options = _check_class(self.kind, name, strategy_class)
@@ -147,6 +179,7 @@ class Registry:
         Raises:
             PluginError: If there is no such strategy, or it raises while it is made.
             RecipeError: If an option is unknown, missing or wrong.
+            CaddtreeError: Whatever else the strategy raises on purpose.
         """
         info = self.info(kind, name)
         owner = f"{kind} {name}"
@@ -160,10 +193,10 @@ class Registry:
         given = {key: value for key, value in values.items() if key in section.entries}
         try:
             return info.strategy_class(**constructor_arguments(info.strategy_class, given))
-        except CaddtreeError:
-            raise
         except Exception as error:
-            raise PluginError(f"{owner} of {info.provider} could not be made: {_reason(error)}") from error
+            if info.provider.is_built_in and isinstance(error, CaddtreeError):
+                raise
+            raise blamed(error, f"{owner} of {info.provider} could not be made", PluginError) from error
 
     def load_plugin(self, plugin: object, provider: Provider) -> None:
         """Register everything that the hooks of a plugin add, or nothing.
@@ -189,7 +222,7 @@ class Registry:
         """Register the plugins of other distributions; a broken one is logged once and listed, the rest work."""
         stagings = []
         for entry_point in self._entry_points():
-            stagings.append(self._stage(entry_point.load, _provider(entry_point)))
+            stagings.append(self._stage(functools.partial(_load, entry_point), _provider(entry_point)))
         self._publish([staging for staging in stagings if staging is not None])
 
     def _entry_points(self) -> list[importlib.metadata.EntryPoint]:
@@ -215,8 +248,12 @@ class Registry:
             num_hooks = _run_hooks(load(), staging)
             if needs_hook and num_hooks == 0:
                 raise PluginError(f"implements no hook; decorate one of {', '.join(_HOOKS.values())} with hookimpl")
-        except (Exception, SystemExit) as error:  # a module may call exit while it is imported
-            self._refuse(staging, _reason(error))
+            if needs_hook and not staging.strategies:
+                raise PluginError("its hooks register nothing; call registry.add(name, strategy_class) in one")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may exit while it is imported, or panic in another language
+            self._refuse(staging, _reason(error), error)
             return None
         finally:
             staging.is_closed = True
@@ -225,33 +262,37 @@ class Registry:
     def _publish(self, stagings: list[_Staging]) -> bool:
         """Publish what claims no name of another; tell whether that was all.
 
-        Two plugins that claim one name are both refused: which one came first would depend on the search path.
+        Two plugins that claim one name are both refused: which one came first would depend on the search path. One
+        that claims a name that is in use already is refused before, so that it takes nobody with it.
         """
-        claims: dict[tuple[Kind, str], list[Provider]] = {
-            key: [info.provider] for key, info in self._strategies.items()
-        }
-        for staging in stagings:
+        in_use = {key: [info.provider] for key, info in self._strategies.items()}
+        left = [staging for staging in stagings if not self._refuse_claims(staging, in_use)]
+        claims: dict[tuple[Kind, str], list[Provider]] = {}
+        for staging in left:
             for key in staging.strategies:
                 claims.setdefault(key, []).append(staging.provider)
-        sound = []
-        for staging in stagings:
-            reasons = [
-                f"{kind} {name!r} is claimed by {' and by '.join(str(other) for other in others)} too; rename one"
-                for kind, name in staging.strategies
-                if (others := [other for other in claims[kind, name] if other is not staging.provider])
-            ]
-            if reasons:
-                self._refuse(staging, "; ".join(reasons))
-            else:
-                sound.append(staging)
+        sound = [staging for staging in left if not self._refuse_claims(staging, claims)]
         for staging in sound:
             self._strategies.update(staging.strategies)
         return len(sound) == len(stagings)
 
-    def _refuse(self, staging: _Staging, reason: str) -> None:
+    def _refuse_claims(self, staging: _Staging, claims: Mapping[tuple[Kind, str], list[Provider]]) -> bool:
+        """Refuse a plugin that registers a name of another; tell whether it was refused."""
+        reasons = [
+            f"hook {_HOOKS[kind]}: {kind} {name!r} is claimed by {' and by '.join(map(str, others))} too; "
+            + ("choose another name" if others[0].is_built_in else "rename one")
+            for kind, name in staging.strategies
+            if (others := [other for other in claims.get((kind, name), ()) if other is not staging.provider])
+        ]
+        if reasons:
+            self._refuse(staging, "; ".join(reasons))
+        return bool(reasons)
+
+    def _refuse(self, staging: _Staging, reason: str, error: BaseException | None = None) -> None:
         provider = staging.provider
-        self._broken.append(BrokenPlugin(provider, reason, tuple(staging.strategies)))
+        self._broken.append(BrokenPlugin(provider, reason, tuple(staging.offered)))
         logger.warning("plugin %s of %s is not used: %s", provider.plugin, provider, reason)
+        logger.debug("plugin %s of %s: the traceback", provider.plugin, provider, exc_info=error)
 
     def _why_unknown(self, kind: Kind, name: str) -> str:
         message = f"unknown {kind} {shown(name)}; {nearest(name, self.names(kind))}"
@@ -285,27 +326,72 @@ def _run_hooks(plugin: object, staging: _Staging) -> int:
     """Let a plugin fill ``staging``; return how many hooks it has.
 
     Raises:
-        PluginError: If it was written for newer hooks, or has one that is not specified.
-        Exception: Whatever a hook raises.
+        PluginError: If it was written for other hooks, has one that is not specified, or a hook of it fails.
     """
-    version = getattr(plugin, "caddtree_hook_api", hooks.HOOK_API_VERSION)
-    if type(version) is not int or version < 1:
-        raise PluginError(f"caddtree_hook_api must be a version number of at least 1, found {version!r}")
-    if version > hooks.HOOK_API_VERSION:
-        raise PluginError(
-            f"was written for version {version} of the hooks, this caddtree has {hooks.HOOK_API_VERSION}; "
-            "upgrade caddtree or install an older plugin"
-        )
+    staging.provider = attrs.evolve(staging.provider, hook_api=_stated_version(plugin))
     manager = pluggy.PluginManager(hooks.PROJECT_NAME)
     manager.add_hookspecs(hooks)
-    manager.register(plugin, name=staging.provider.plugin)
+    try:
+        manager.register(plugin, name=staging.provider.plugin)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(_why_invalid(error)) from error
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:
         if not caller.has_spec():
             raise PluginError(f"unknown hook {caller.name}; {nearest(caller.name, _HOOKS.values())}")
+    _refuse_undecorated(plugin, {caller.name for caller in callers})
     for kind, hook in _HOOKS.items():
-        getattr(manager.hook, hook)(registry=_KindStaging(staging, kind))
+        try:
+            getattr(manager.hook, hook)(registry=_KindStaging(staging, kind))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            said = ": " if isinstance(error, CaddtreeError) else " raised "
+            raise PluginError(f"hook {hook}{said}{_reason(error)}") from error
     return len(callers)
+
+
+def _stated_version(plugin: object) -> int | None:
+    """Return the version of the hooks that a plugin states, or None.
+
+    None is fine: most plugins take what they need by name, a hook that it does not know or an argument that is gone
+    is found anyway, and a word that every plugin had to repeat would be copied without a thought.
+
+    Raises:
+        PluginError: If it is another one than that of the hooks, or no version.
+    """
+    # an entry point may name an object: what its module states counts for it
+    owner = sys.modules.get(getattr(plugin, "__module__", None) or "")
+    version = getattr(plugin, _VERSION_NAME, getattr(owner, _VERSION_NAME, None))
+    if version is None:
+        return None
+    if type(version) is not int or version < 1:
+        raise PluginError(f"{_VERSION_NAME} must be a version number of at least 1, found {version!r}")
+    if version != hooks.HOOK_API_VERSION:
+        is_newer = version > hooks.HOOK_API_VERSION
+        raise PluginError(
+            f"was written for version {version} of the hooks, this caddtree has {hooks.HOOK_API_VERSION}; "
+            + ("upgrade caddtree or install an older plugin" if is_newer else "upgrade the plugin")
+        )
+    return version
+
+
+def _why_invalid(error: pluggy.PluginValidationError) -> str:
+    """Return what is wrong with a hook, in the words of this package where it is the arguments."""
+    found = re.search(r"for hook '(\w+)'.*Argument\(s\) \{(.+)\} are declared", str(error), re.DOTALL)
+    if found is None:
+        return _reason(error)
+    specification = getattr(hooks, found[1])
+    known = ", ".join(inspect.signature(specification).parameters)
+    return f"hook {found[1]} takes {found[2]}, which it is never given; take only: {known}"
+
+
+def _refuse_undecorated(plugin: object, decorated: Collection[str]) -> None:
+    for hook in _HOOKS.values():
+        found = getattr(plugin, hook, None)
+        # the specification itself may have been imported
+        if callable(found) and hook not in decorated and found is not getattr(hooks, hook):
+            raise PluginError(f"hook {hook} is not decorated; put @hookimpl of caddtree.plugins.hooks above it")
 
 
 def _check_name(kind: Kind, name: object) -> None:
@@ -338,6 +424,8 @@ def _check_class(kind: Kind, name: str, strategy_class: object) -> tuple[OptionI
         return options_of(strategy_class)
     except TypeError as error:
         raise PluginError(f"{owner}: {error}") from error
+    except Exception as error:
+        raise PluginError(f"{owner}: its options cannot be read: {_reason(error)}") from error
 
 
 @functools.cache
@@ -354,10 +442,35 @@ def _protocol_members(kind: Kind) -> tuple[str, ...]:
     return tuple(name for name in vars(protocol) if not name.startswith("_"))
 
 
+def _load(entry_point: importlib.metadata.EntryPoint) -> object:
+    """Return what an entry point names.
+
+    Raises:
+        PluginError: If there is no such thing, or a module that it needs is missing.
+        Exception: Whatever the module raises while it is imported.
+    """
+    says = f"entry point {entry_point.name} = {entry_point.value!r}"
+    match = entry_point.pattern.match(entry_point.value)
+    if match is None:
+        raise PluginError(f"{says} names neither a module nor module:object; correct it in its pyproject.toml")
+    module = match["module"]
+    try:
+        found: object = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise PluginError(f"{says}: {_reason(error)}; correct the entry point or install it again") from error
+        raise PluginError(f"{_reason(error)}, which the plugin needs; install it") from error
+    for attribute in filter(None, (match["attr"] or "").split(".")):
+        if not hasattr(found, attribute):
+            raise PluginError(f"{says}: there is no {attribute} in {module}; correct the entry point")
+        found = getattr(found, attribute)
+    return found
+
+
 def _provider(entry_point: importlib.metadata.EntryPoint) -> Provider:
     distribution = entry_point.dist
     if distribution is None or distribution.name is None:
-        return Provider(entry_point.module, "", entry_point.name)
+        return Provider(entry_point.value, "", entry_point.name)
     return Provider(distribution.name, distribution.version or "", entry_point.name)
 
 
@@ -370,7 +483,7 @@ def _version(distribution: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """Return an exception as one line."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, CaddtreeError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

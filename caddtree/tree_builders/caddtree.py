@@ -14,6 +14,7 @@ from caddtree.core.errors import CompatibilityError, CostModelError
 from caddtree.core.frontier import Frontier, heaviest_prefixes, tree_from_selection
 from caddtree.core.marginals import Marginals
 from caddtree.core.protocols import CostModel
+from caddtree.core.provider import named
 from caddtree.core.stages import stage
 from caddtree.plugins.hooks import hookimpl
 from caddtree.tree_builders.options import allowed_counts, at_least, one_of
@@ -128,21 +129,28 @@ def round_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundCon
     with stage("cost_model", model, f"round {context.round_index}"):
         before = float(model.before_choice_seconds(context_length))
         after = np.asarray(model.after_choice_seconds(counts, context_length), np.float64)
-    name = type(model).__name__
-    if after.shape != counts.shape:
-        raise CostModelError(f"cost model {name} gave costs of shape {after.shape} for {len(counts)} tree sizes")
-    if not (np.isfinite(before) and before >= 0):
-        raise CostModelError(f"cost model {name} gave {before:g} seconds before the choice at context {context_length}")
-    # a NaN compares false
-    is_sound = (after > 0) & (after < np.inf)
-    if not is_sound.all():
-        index = int(is_sound.argmin())
-        raise CostModelError(
-            f"cost model {name} gave {after[index]:g} seconds for {counts[index]} draft nodes at context "
-            f"{context_length}; a cost must be finite and above 0. Measure the profile again."
-        )
+    found = _fault(before, after, counts, context_length)
+    if found:
+        raise CostModelError(f"cost model {named(model)} gave {found}")
     seconds: NDArray[np.float64] = (before + after) * context.cost_scale
     return seconds + _switch_seconds(model, counts, context)
+
+
+def _fault(before: float, after: NDArray[np.float64], counts: NDArray[np.int64], context_length: int) -> str:
+    """Return what is wrong with the costs of a model, or nothing."""
+    if after.shape != counts.shape:
+        return f"costs of shape {after.shape} for {len(counts)} tree sizes"
+    if not (np.isfinite(before) and before >= 0):
+        return f"{before:g} seconds before the choice at context {context_length}"
+    # a NaN compares false
+    is_sound = (after > 0) & (after < np.inf)
+    if is_sound.all():
+        return ""
+    index = int(is_sound.argmin())
+    return (
+        f"{after[index]:g} seconds for {counts[index]} draft nodes at context {context_length}; "
+        "a cost must be finite and above 0. Measure the profile again."
+    )
 
 
 def _switch_seconds(model: CostModel, counts: NDArray[np.int64], context: RoundContext) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from caddtree.cli import commands, demo, experiments, profiling, recipes, training  # noqa: F401  (registered by import)
+from caddtree.cli import commands, demo, experiments, plugins, profiling, recipes, training  # noqa: F401  (registered by import)
 from caddtree.cli.app import app
 
 

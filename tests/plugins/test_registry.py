@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +8,14 @@ import attrs
 import pytest
 
 from caddtree.core.errors import PluginError, RecipeError
+from caddtree.plugins import hooks
 from caddtree.plugins import registry as registry_module
 from caddtree.plugins.hooks import HOOK_API_VERSION, hookimpl
 from caddtree.plugins.registry import BrokenPlugin, Provider, Registry, default_registry
 from tests.plugins.fakes import Adaptive, Dense, Line, fake_registry, plugin
+from tests.plugins.site import BUILDER, Site
 
 THIRD_PARTY = Provider("third-party", "2.1", "third_party")
-
-BUILDER = """
-    import attrs
-    from caddtree.plugins.hooks import hookimpl
-
-    @attrs.frozen
-    class Extra:
-        "Build something."
-        needs_cost_model = False
-        node_budget: int = 1
-        def build(self, marginals, context): ...
-
-    @hookimpl
-    def register_tree_builders(registry):
-        registry.add({name!r}, Extra)
-"""
-
-
-class Site:
-    """A folder of fake installed distributions at the front of the search path."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def install(self, distribution: str, source: str, version: str = "1.0") -> None:
-        module = distribution.replace("-", "_")
-        (self.folder / f"{module}.py").write_text(textwrap.dedent(source))
-        info = self.folder / f"{module}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[caddtree]\n{module} = {module}\n")
 
 
 @pytest.fixture
@@ -93,12 +63,12 @@ def test_an_installed_plugin_is_found_with_its_distribution(site: Site) -> None:
         (
             "arguments",
             "from caddtree.plugins.hooks import hookimpl\n@hookimpl\ndef register_drafters(registry, more): ...\n",
-            "PluginValidationError",
+            "hook register_drafters takes 'more', which it is never given; take only: registry",
         ),
         (
             "hook-raises",
             BUILDER.format(name="half") + "        raise KeyError('late')\n",
-            "KeyError: 'late'",
+            "hook register_tree_builders raised KeyError: 'late'",
         ),
     ],
 )
@@ -285,6 +255,7 @@ def test_a_strategy_cannot_be_added_after_the_hook_returned() -> None:
     class Late:
         @hookimpl
         def register_tree_builders(self, registry: Any) -> None:
+            registry.add("timely", Line)
             kept.append(registry)
 
     Registry().load_plugin(Late(), THIRD_PARTY)
@@ -352,3 +323,65 @@ def test_a_broken_built_in_module_leaves_the_others(monkeypatch: pytest.MonkeyPa
 
     assert registry.names("verifier") == ("sdpa",)
     assert [broken.provider.plugin for broken in registry.broken] == ["caddtree.verifiers.not_there"]
+
+
+OBJECT = """
+import types
+from caddtree.plugins.hooks import hookimpl
+caddtree_hook_api = {version}
+
+class Plugin:
+    @hookimpl
+    def register_tree_builders(self, registry):
+        import tests.plugins.fakes
+        registry.add("line", tests.plugins.fakes.Line)
+
+plugin = Plugin()
+"""
+
+
+def test_the_version_of_the_hooks_may_stand_in_the_module_of_an_object(site: Site) -> None:
+    """What is written there is not ignored because the entry point names an object."""
+    site.install("caddtree-object", OBJECT.format(version=1), entry_point="caddtree_object:plugin")
+    site.install("caddtree-newer-object", OBJECT.format(version=7), entry_point="caddtree_newer_object:plugin")
+
+    registry = loaded()
+
+    assert registry.info("tree_builder", "line").provider.hook_api == 1
+    assert "version 7 of the hooks, this caddtree has 1" in broken_of(registry, "caddtree-newer-object").reason
+
+
+def test_a_plugin_for_older_hooks_is_told_to_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version rises only with what breaks plugins; one that states none is judged by its hooks."""
+    monkeypatch.setattr(hooks, "HOOK_API_VERSION", 2)
+    old = plugin(tree_builder={"old": Line})
+    old.caddtree_hook_api = 1
+
+    with pytest.raises(PluginError, match="version 1 of the hooks, this caddtree has 2; upgrade the plugin"):
+        Registry().load_plugin(old, THIRD_PARTY)
+
+    silent = Registry()
+    silent.load_plugin(plugin(tree_builder={"silent": Line}), THIRD_PARTY)
+    assert silent.info("tree_builder", "silent").provider.hook_api is None
+
+
+def test_a_name_whose_class_was_refused_is_known_to_have_been_offered() -> None:
+    """Also where the plugin had registered something before."""
+    registry = Registry()
+    with pytest.raises(PluginError):
+        registry.load_plugin(plugin(tree_builder={"line": Line, "odd": dict}), THIRD_PARTY)
+
+    with pytest.raises(PluginError, match=r"'odd' was offered by plugin third_party of third-party 2\.1, not used: "):
+        registry.get("tree_builder", "odd")
+
+
+def test_an_interruption_while_plugins_are_imported_is_none_of_their_faults() -> None:
+    """Ctrl-C ends the program, not the plugin that happened to be imported."""
+
+    class Slow:
+        @hookimpl
+        def register_tree_builders(self, registry: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Registry().load_plugin(Slow(), THIRD_PARTY)

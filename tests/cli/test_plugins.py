@@ -1,0 +1,132 @@
+"""``plugins``: what is installed, where it comes from, and what was refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from caddtree.core.errors import PluginError
+from caddtree.plugins import registry as registry_module
+from caddtree.plugins.recipe import shipped_recipes
+from caddtree.plugins.registry import Provider, Registry, default_registry
+from tests.cli.runner import caddtree
+from tests.plugins.fakes import plugin
+
+
+def test_plugins_lists_every_strategy_with_options_and_defaults():
+    """--json holds what the registry knows, defaults as values."""
+    listed = json.loads(caddtree("plugins", "--json").stdout)
+    found = {(entry["kind"], entry["name"]): entry for entry in listed["strategies"]}
+
+    assert {
+        ("drafter", "dflash"), ("drafter", "ngram"), ("drafter", "none"),
+        ("tree_builder", "caddtree"), ("tree_builder", "chain"), ("tree_builder", "ddtree"),
+        ("cost_model", "analytic"), ("cost_model", "convex"), ("cost_model", "table"),
+        ("verifier", "sdpa"),
+    } <= set(found)  # fmt: skip
+    for info in default_registry().describe():
+        entry = found[info.kind, info.name]
+        assert entry["summary"]
+        assert [option["name"] for option in entry["options"]] == [option.name for option in info.options]
+        for option, known in zip(entry["options"], info.options, strict=True):
+            assert option["required"] == known.is_required
+            assert option["default"] == (None if known.is_required else known.default)
+            assert option["doc"]
+            assert option["type"]
+    assert listed["broken"] == []
+    assert listed["recipes"] == list(shipped_recipes())
+
+
+def rows_of(shown):
+    """Kind, name, options and summary of every row, without the spaces that wrapping moves."""
+    rows = []
+    for line in shown.splitlines():
+        cells = ["".join(cell.split()) for cell in line.strip("│").split("│")]
+        if not line.startswith("│"):
+            continue
+        if cells[0]:
+            rows.append(cells)
+        else:
+            rows[-1] = [above + below for above, below in zip(rows[-1], cells, strict=True)]
+    return rows
+
+
+def test_plugins_prints_the_same_as_a_table():
+    """Names, options with type and default, summaries, in a width that a file can take."""
+    shown = caddtree("plugins").stdout
+    expected = []
+    for info in default_registry().describe():
+        options = [
+            f"{option.name}: {option.type_text} {'required' if option.is_required else f'= {option.default!r}'}"
+            for option in info.options
+        ]
+        expected.append(["".join(cell.split()) for cell in (info.kind, info.name, "".join(options), info.doc)])
+
+    assert rows_of(shown) == expected
+    assert max(map(len, shown.splitlines()[:-1])) <= 120
+    assert shown.splitlines()[-1] == f"recipes: {', '.join(shipped_recipes())}"
+
+
+def test_plugins_names_a_broken_one_and_its_reason(monkeypatch):
+    """Listed in both forms, and the sound ones stay."""
+    broken = Registry()
+    broken.load_built_in()
+    broken._stage(lambda: object(), Provider("somebody", "1.2", "some_plugin"))
+    monkeypatch.setattr(registry_module, "default_registry", lambda: broken)
+    listed = json.loads(caddtree("plugins", "--json").stdout)
+    shown = caddtree("plugins")
+
+    assert [entry["plugin"] for entry in listed["broken"]] == ["somebody 1.2"]
+    assert "implements no hook" in listed["broken"][0]["reason"]
+    assert "broken: somebody 1.2: implements no hook" in shown.stdout
+    assert shown.exit_code == 0
+    assert {"ddtree", "dflash"} <= {entry["name"] for entry in listed["strategies"]}
+
+
+def test_kinds_and_names_choose_what_is_listed():
+    """A kind stands for all of it; several are put together, in the order of the pipeline."""
+    listed = json.loads(caddtree("plugins", "verifier", "chain", "--json").stdout)["strategies"]
+
+    assert [(entry["kind"], entry["name"]) for entry in listed] == [
+        ("tree_builder", "chain"),
+        *(("verifier", name) for name in default_registry().names("verifier")),
+    ]
+
+
+def test_a_name_that_is_not_installed_is_answered_with_the_nearest():
+    """One line, exit code 2."""
+    found = caddtree("plugins", "ngrm")
+
+    assert found.exit_code == 2
+    assert found.stderr.startswith("error: 'ngrm' is no strategy, kind or plugin; did you mean ngram? allowed: ")
+
+
+def test_verbose_fits_a_page_and_says_everything():
+    """Every strategy with origin, hook and class; every option with type, default and documentation."""
+    shown = caddtree("plugins", "--verbose").stdout
+    words = " ".join(shown.split())
+
+    assert max(len(line) for line in shown.splitlines() if not line.startswith(("    file ", "recipes:"))) <= 100
+    for info in default_registry().describe():
+        assert f"\n{info.kind} {info.name}\n" in f"\n{shown}"
+        assert f"from {info.provider}, built in hook {info.hook} class {info.class_path} " in words
+        for option in info.options:
+            default = "required" if option.is_required else f"= {option.default!r}"
+            assert " ".join(f"{option.name}: {option.type_text} {default} {option.doc}".split()) in words
+
+
+def test_asking_for_what_was_refused_says_why(monkeypatch):
+    """By the name of the strategy or of the package; any other name is told that something was refused."""
+    broken = Registry()
+    broken.load_built_in()
+    with pytest.raises(PluginError):
+        broken.load_plugin(plugin(verifier={"mine": dict}), Provider("somebody", "1.2", "some_plugin"))
+    monkeypatch.setattr(registry_module, "default_registry", lambda: broken)
+
+    for name in ("mine", "somebody"):
+        shown = caddtree("plugins", name, "--verbose").stdout
+        assert shown.startswith(f"no strategy of {name} can be used\nbroken: somebody 1.2, plugin some_plugin: hook")
+        assert "verifier 'mine' must be an attrs class" in shown
+        assert "(offered verifier mine)" in shown
+    assert "; plugins that cannot be used: 1, see caddtree plugins" in caddtree("plugins", "yours").stderr
