@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test slow bench lint format types clean
+.PHONY: setup demo test example slow bench lint format types clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,14 @@ demo: setup
 # one thread per worker: the workers share the cores
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# beside the packages of the environment, which takes seconds; `make slow` makes a fresh environment of its own
+EXAMPLE := $(CURDIR)/build/example
+example: setup
+	rm -rf $(EXAMPLE)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(EXAMPLE) ./examples/plugin
+	cd examples/plugin && OMP_NUM_THREADS=1 PYTHONPATH=$(EXAMPLE) $(CURDIR)/$(BIN)/python -m pytest --quiet
+	PYTHONPATH=$(EXAMPLE) $(BIN)/caddtree generate "def main(" --recipe examples/plugin/example.yaml --max-new-tokens 64
 
 slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -1,20 +1,24 @@
-"""``plugins``: what is installed, where it comes from, and what was refused."""
+"""``plugins``: what is installed, where it comes from, what was refused; and a package to start a new one from."""
 
 from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from caddtree.cli.app import command
+from caddtree.cli.app import app, command
 from caddtree.cli.options import JsonOption
 from caddtree.core.errors import PluginError
+from caddtree.plugins.hooks import Kind
 
 if TYPE_CHECKING:
     from caddtree.plugins.options import OptionInfo
@@ -24,7 +28,22 @@ _WIDEST = 100
 _INDENT = "    "
 
 
-@command()
+class _ListsUnlessTold(TyperGroup):
+    """A group whose ``list`` is meant where no subcommand is named: ``plugins ddtree`` is ``plugins list ddtree``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, "--help"}:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+plugins_app = typer.Typer(
+    cls=_ListsUnlessTold, help="List every strategy, which is what happens without a subcommand, or start a new one."
+)
+app.add_typer(plugins_app, name="plugins")
+
+
+@command(plugins_app, name="list")
 def plugins(
     names: Annotated[list[str] | None, typer.Argument(help="Only these strategies, kinds or packages.")] = None,
     verbose: Annotated[
@@ -57,6 +76,31 @@ def plugins(
     if registry.broken:
         print("with CADDTREE_LOG=debug in the environment, the traceback of each is shown")
     print(f"recipes: {', '.join(shipped_recipes())}")
+
+
+@command(plugins_app)
+def new(
+    name: Annotated[str, typer.Argument(help="What recipes will call the strategy, such as wide-tree.")],
+    kind: Annotated[Kind, typer.Option(help="What the strategy is.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the package goes; caddtree-NAME in the current folder when left out.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write the package of a new strategy: code that works, a test, a recipe and the commands to run them."""
+    from caddtree.plugins.registry import default_registry
+    from caddtree.plugins.scaffold import Scaffold, write_plugin
+
+    scaffold = Scaffold(name, kind)
+    folder = Path(scaffold.distribution) if folder is None else folder
+    files = write_plugin(scaffold, folder, default_registry())
+    commands = [f"cd {shlex.quote(str(folder))}", *scaffold.commands]
+    if json_:
+        print(json.dumps({"folder": str(folder), "files": [str(path) for path in files], "commands": commands}))
+        return
+    print(f"wrote {', '.join(path.relative_to(folder).as_posix() for path in files)} in {folder}")
+    print(f"your own code goes into {scaffold.module}.py; next:")
+    print("\n".join(f"{_INDENT}{line}" for line in commands))
 
 
 def _chosen(registry: Registry, names: Iterable[str]) -> list[StrategyInfo]:

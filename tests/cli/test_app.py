@@ -50,8 +50,8 @@ def test_every_command_explains_itself(words):
 def test_the_commands_of_the_design_exist():
     """None is lost by an import that nobody makes."""
     assert {
-        ("generate",), ("chat",), ("compare",), ("demo",), ("profile",), ("plugins",), ("recipe", "check"),
-        ("recipe", "show"), ("train", "target"), ("train", "drafter"),
+        ("generate",), ("chat",), ("compare",), ("demo",), ("profile",), ("plugins", "list"), ("plugins", "new"),
+        ("recipe", "check"), ("recipe", "show"), ("train", "target"), ("train", "drafter"),
     } <= set(all_commands())  # fmt: skip
 
 

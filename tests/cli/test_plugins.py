@@ -130,3 +130,55 @@ def test_asking_for_what_was_refused_says_why(monkeypatch):
         assert "verifier 'mine' must be an attrs class" in shown
         assert "(offered verifier mine)" in shown
     assert "; plugins that cannot be used: 1, see caddtree plugins" in caddtree("plugins", "yours").stderr
+
+
+def test_a_new_plugin_is_written_and_the_next_commands_are_printed(tmp_path, monkeypatch):
+    """In caddtree-NAME unless another folder is named; JSON holds the same."""
+    monkeypatch.chdir(tmp_path)
+    shown = caddtree("plugins", "new", "wide-tree", "--kind", "tree_builder")
+    listed = caddtree("plugins", "new", "deep", "--kind", "drafter", "--folder", "my place", "--json")
+
+    assert shown.exit_code == 0
+    written, own, *commands = shown.stdout.splitlines()
+    assert written.endswith("in caddtree-wide-tree")
+    assert own == "your own code goes into caddtree_wide_tree.py; next:"
+    assert [line.strip() for line in commands] == [
+        "cd caddtree-wide-tree",
+        "python -m pip install --editable '.[test]'",
+        "python -m pytest",
+        "caddtree plugins list wide-tree",
+        'caddtree generate "def main(" --recipe wide-tree.yaml',
+    ]
+    assert (tmp_path / "caddtree-wide-tree" / "caddtree_wide_tree.py").is_file()
+    record = json.loads(listed.stdout)
+    assert record["commands"][0] == "cd 'my place'"
+    assert all((tmp_path / path).is_file() for path in record["files"])
+    assert "my place/caddtree_deep.py" in record["files"]
+
+
+def test_a_plugin_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    """A name that is taken, a folder in use, a file in its place, a kind that does not exist."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert caddtree("plugins", "new", "mine", "--kind", "verifier").exit_code == 0
+
+    for arguments, message in (
+        (("ddtree", "--kind", "tree_builder"), "error: tree_builder 'ddtree' is that of caddtree"),
+        (("mine", "--kind", "verifier"), "error: the folder caddtree-mine is not empty, and nothing in it is"),
+        (("mine", "--kind", "verifier", "--folder", "file"), "error: the folder file is a file; choose another"),
+        (("Mine", "--kind", "verifier"), "error: the name of a plugin must be at most 40 lower-case letters"),
+    ):
+        refused = caddtree("plugins", "new", *arguments)
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith(message)
+        assert len(refused.stderr.splitlines()) == 1
+    wrong_kind = caddtree("plugins", "new", "mine", "--kind", "tree")
+    assert wrong_kind.exit_code == 2
+    assert "tree_builder" in wrong_kind.stderr
+
+
+def test_list_is_what_plugins_does_without_a_subcommand():
+    """With options, with names, and for a strategy that is called as a subcommand is."""
+    assert caddtree("plugins", "--json").stdout == caddtree("plugins", "list", "--json").stdout
+    assert caddtree("plugins", "ddtree", "-v").stdout == caddtree("plugins", "list", "ddtree", "-v").stdout
+    assert "'new' is no strategy, kind or plugin" in caddtree("plugins", "list", "new").stderr
