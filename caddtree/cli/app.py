@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import caddtree
-from caddtree.core.errors import CaddtreeError, GroupError, NumericalError, ResourceError, StageError
+from caddtree.core.errors import CaddtreeError, GroupError, InputError, NumericalError, ResourceError, StageError
 
 app = typer.Typer(
     name="caddtree",
@@ -54,8 +54,8 @@ def command(*groups: typer.Typer, name: str | None = None) -> Callable[[Callable
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             rank = _rank()
-            _set_up_logging(rank)
             try:
+                _set_up_logging(rank)
                 with _silent_but_for_the_first(rank):
                     function(*args, **kwargs)
             except typer.Exit:
@@ -141,4 +141,7 @@ def _set_up_logging(rank: int) -> None:
     handler.addFilter(_Once())
     root = logging.getLogger("caddtree")
     root.addHandler(handler)
-    root.setLevel(os.environ.get("CADDTREE_LOG", "INFO").upper() if rank == 0 else logging.ERROR)
+    level = os.environ.get("CADDTREE_LOG", "INFO").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise InputError(f"CADDTREE_LOG must be a level such as info or error, found {level.lower()!r}")
+    root.setLevel(level if rank == 0 else logging.ERROR)

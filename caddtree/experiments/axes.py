@@ -39,6 +39,8 @@ class Choice:
     """What it lays on the recipe below."""
     words: frozenset[str]
     """How ``exclude`` may call it."""
+    long_label: str = ""
+    """With its options named."""
 
 
 @attrs.frozen
@@ -48,6 +50,8 @@ class Axis:
     key: str
     """As it was written, such as ``tree_builder`` or ``temperature``."""
     section: str
+    option: str | None
+    """The option that it varies; None where it varies the section as a whole."""
     choices: tuple[Choice, ...]
 
     @property
@@ -68,22 +72,27 @@ def read_axes(node: Node | None, problems: list[Problem]) -> list[Axis]:
     if not isinstance(node, MappingNode):
         problems.append(Problem(node.origin, "must be a mapping such as {tree_builder: [chain, caddtree]}", "axes"))
         return []
-    axes = []
+    axes: list[Axis] = []
     for key, entry in node.entries.items():
         place = _place(key, entry, problems)
         if place is None:
             continue
         section, option = place
+        twin = next((axis.key for axis in axes if (axis.section, axis.option) == place), None)
+        if twin is not None:
+            problems.append(Problem(entry.key_origin, f"is varied by {twin} already; keep one", f"axes.{key}"))
+            continue
         values = entry.node.items if isinstance(entry.node, ListNode) else (entry.node,)
         choices = [
             choice for value in values for choice in _choices(value, key, section, option, entry, problems)
         ]  # fmt: skip
+        choices = _told_apart(choices)
         labels = [choice.label for choice in choices]
         for label in sorted({label for label in labels if labels.count(label) > 1}):
             problems.append(Problem(entry.key_origin, f"holds {label} twice; keep one", f"axes.{key}"))
         if not values:
             problems.append(Problem(entry.node.origin, "must hold at least one value", f"axes.{key}"))
-        axes.append(Axis(key, section, tuple(choices)))
+        axes.append(Axis(key, section, option, tuple(choices)))
     return axes
 
 
@@ -107,6 +116,8 @@ def _place(key: str, entry: Entry, problems: list[Problem]) -> tuple[str, str | 
         message = "one experiment has one target, or outputs could not be compared; run it once per target with --set"
         problems.append(Problem(entry.key_origin, f"{message} base=RECIPE or fixed.target.KEY=VALUE", path))
         return None
+    if section == "generation" and option:
+        section, key = "generation", option
     if key in _REQUEST_KEYS:
         if key == "seed":
             problems.append(Problem(entry.key_origin, "is a key of its own: seeds: [0, 1]", path))
@@ -134,7 +145,7 @@ def _choices(
         inner = MappingNode({option: Entry(entry.key_origin, value)}, value.origin)
         text = _text(value)
         yield Choice(f"{option}={text}", _section(section, inner), frozenset({text, f"{option}={text}"}))
-    elif isinstance(value, MappingNode):
+    elif isinstance(value, MappingNode) and value.entries:
         yield from _multiplied(value, section)
     elif isinstance(value, ScalarNode) and isinstance(value.value, str) and section in KINDS:
         yield Choice(value.value, stage_sections(value, section), frozenset({value.value}))
@@ -157,14 +168,27 @@ def _multiplied(node: MappingNode, section: str) -> Iterator[Choice]:
         made = MappingNode(entries, node.origin)
         name = _text(made.get("name")) if "name" in entries else ""
         options = {key: _text(entry.node) for key, entry in entries.items() if key != "name"}
-        label = _label(name, options)
-        yield Choice(label, _section(section, made), frozenset({label, name} - {""}))
+        long = " ".join([*([name] if name else []), *(f"{key}={text}" for key, text in options.items())])
+        label = _short_label(name, options) or long
+        yield Choice(label, _section(section, made), frozenset({label, long, name} - {""}), long)
 
 
-def _label(name: str, options: dict[str, str]) -> str:
+def _short_label(name: str, options: dict[str, str]) -> str | None:
+    """Return ``ddtree-16`` for a strategy with one number, the usual case."""
     if name and len(options) == 1 and next(iter(options.values())).replace(".", "").isdigit():
         return f"{name}-{next(iter(options.values()))}"
-    return " ".join([*([name] if name else []), *(f"{key}={text}" for key, text in options.items())])
+    return None
+
+
+def _told_apart(choices: list[Choice]) -> list[Choice]:
+    """Return the choices with their options named where a number alone would mean two of them."""
+    labels = [choice.label for choice in choices]
+    return [
+        attrs.evolve(choice, label=choice.long_label)
+        if choice.long_label and labels.count(choice.label) > 1
+        else choice
+        for choice in choices
+    ]
 
 
 def _section(section: str, node: MappingNode) -> MappingNode:

@@ -18,6 +18,7 @@ from caddtree.plugins.hooks import KINDS
 from caddtree.plugins.merging import merge, read_sets
 from caddtree.plugins.nodes import (
     BrokenNode,
+    Entry,
     ListNode,
     MappingNode,
     Node,
@@ -176,17 +177,18 @@ class _Reader:
         excluded = self._excluded(axes)
         for choices in combinations(axes) if axes else ():
             if not any(_matches(rule, axes, choices) for rule in excluded):
-                self._add(found, *self._combined(base, axes, choices))
+                self._add(found, *self._combined(base, axes, choices), axes)
         explicit = self.root.get("variants")
         if isinstance(explicit, MappingNode):
             for name, entry in explicit.entries.items():
-                sections = self._explicit(name, entry.node)
+                sections = self._explicit(name, entry)
                 if sections is not None:
-                    self._add(found, name, self._recipe([*base, sections], name))
+                    self._add_explicit(found, name, self._recipe([*base, sections], name), entry.key_origin)
         elif explicit is not None and not isinstance(explicit, BrokenNode):
             self._refuse(explicit.origin, "must be a mapping of names to sections of a recipe", "variants")
         if len(found) == 1 and not self.problems:
-            self._refuse(self.root.origin, "holds no variant besides plain decoding; give axes or variants", "axes")
+            what = "excludes every combination" if excluded else "holds no variant besides plain decoding"
+            self._refuse(self.root.origin, f"{what}; give axes or variants", "exclude" if excluded else "axes")
         return [Variant(name, recipe) for name, recipe in found.items()]
 
     def _combined(
@@ -194,27 +196,43 @@ class _Reader:
     ) -> tuple[str, Recipe | None]:
         """Return a combination's name and recipe; a cost model that nobody asks is left as it is in the base."""
         used = list(zip(axes, choices, strict=True))
-        recipe = self._recipe([*base, *(choice.sections for _, choice in used)], "variant")
+        recipe = self._recipe([*base, *_ordered(used)], "variant")
         if recipe is not None and any(axis.section == "cost_model" for axis in axes) and not _needs_cost_model(recipe):
             used = [(axis, choice) for axis, choice in used if axis.section != "cost_model"]
-            recipe = self._recipe([*base, *(choice.sections for _, choice in used)], "variant")
+            recipe = self._recipe([*base, *_ordered(used)], "variant")
         several = [choice.label for axis, choice in used if len(axis.choices) > 1] or [c.label for _, c in used]
         name = ", ".join(several)
         return name, None if recipe is None else attrs.evolve(recipe, label=name)
 
-    def _add(self, found: dict[str, Recipe], name: str, recipe: Recipe | None) -> None:
-        """Take a variant, unless it is another one over again."""
+    def _add(self, found: dict[str, Recipe], name: str, recipe: Recipe | None, axes: list[Axis]) -> None:
+        """Take a combination, unless it is plain decoding, or another one but for a cost model that nobody asks."""
         if recipe is None:
             return
-        twin = next((other for other, known in found.items() if _pipeline(known) == _pipeline(recipe)), None)
+        twin = _twin(found, recipe)
         if twin is None and name in found:
-            self._refuse(self.root.origin, f"holds two variants called {shown(name)}; rename one", "variants")
+            self._refuse(self.root.origin, f"makes two variants called {shown(name)}; change one", "axes")
         elif twin is None:
             found[name] = recipe
+        elif twin != PLAIN and all(axis.section != "cost_model" for axis in axes):
+            self._refuse(self.root.origin, f"makes {twin} and {name}, which are the same; keep one", "axes")
 
-    def _explicit(self, name: str, node: Node) -> MappingNode | None:
-        path = f"variants.{name}"
+    def _add_explicit(self, found: dict[str, Recipe], name: str, recipe: Recipe | None, origin: Origin) -> None:
+        twin = None if recipe is None else _twin(found, recipe)
+        if name in found:
+            self._refuse(origin, "is the name of another variant; rename one", f"variants.{name}")
+        elif twin is not None:
+            self._refuse(origin, f"is the same pipeline as {twin}; leave it out", f"variants.{name}")
+        elif recipe is not None:
+            found[name] = recipe
+
+    def _explicit(self, name: str, entry: Entry) -> MappingNode | None:
+        path, node = f"variants.{name}", entry.node
         if isinstance(node, BrokenNode):
+            return None
+        if not name.strip() or not name.isprintable():
+            self._refuse(
+                entry.key_origin, f"a variant needs a name of printed characters, found {shown(name)}", "variants"
+            )
             return None
         if name == PLAIN:
             self._refuse(node.origin, "is plain decoding, which every experiment has; take another name", path)
@@ -243,11 +261,14 @@ class _Reader:
                 continue
             rule = {}
             for key, entry in item.entries.items():
-                word = entry.node.text if isinstance(entry.node, ScalarNode) else ""
+                if not isinstance(entry.node, ScalarNode):
+                    self._refuse(entry.node.origin, f"must be one word, the choice of {key} to leave out", "exclude")
+                    continue
+                word = entry.node.text
                 axis = next((axis for axis in axes if axis.key == key), None)
                 if axis is None:
                     names = [axis.key for axis in axes]
-                    self._refuse(entry.key_origin, f"is no axis of a pipeline; {nearest(key, names)}", "exclude")
+                    self._refuse(entry.key_origin, f"is no axis that makes variants; {nearest(key, names)}", "exclude")
                 elif not any(word in choice.words for choice in axis.choices):
                     words = [choice.label for choice in axis.choices]
                     self._refuse(
@@ -258,12 +279,16 @@ class _Reader:
         return rules
 
     def _settings(self, base: list[MappingNode], axes: list[Axis]) -> list[Setting]:
-        settings = []
+        settings: list[Setting] = []
         for choices in combinations(axes):
             label = ", ".join(choice.label for choice in choices)
             recipe = self._recipe([*base, *(choice.sections for choice in choices)], label)
-            if recipe is not None:
-                settings.append(Setting(label, recipe.generation))
+            if recipe is None:
+                continue
+            twin = next((other.label for other in settings if other.options == recipe.generation), None)
+            if twin is not None:
+                self._refuse(choices[-1].sections.origin, f"{label} is the same as {twin}; keep one", "axes")
+            settings.append(Setting(label, recipe.generation))
         return settings
 
     def _datasets(self, options: RunOptions | None) -> list[DatasetChoice]:
@@ -280,7 +305,8 @@ class _Reader:
             if choice is None:
                 continue
             if choice.name in found:
-                self._refuse(item.origin, f"names {choice.name} twice; keep one", f"datasets[{index}]")
+                message = f"names {choice.name} twice; keep one, or give another label: {{name: LABEL, path: FILE}}"
+                self._refuse(item.origin, message, f"datasets[{index}]")
             if choice.limit is None and options is not None and options.prompts is not None:
                 choice = attrs.evolve(choice, limit=options.prompts)
             found[choice.name] = choice
@@ -295,6 +321,8 @@ class _Reader:
                 values = check_options(options_of(DatasetChoice), node, path, "a data set", self.problems)
                 if len(self.problems) > before:
                     return None
+                if values.get("path"):
+                    values["path"] = _resolved(values["path"], node.origin)
                 return DatasetChoice(**constructor_arguments(DatasetChoice, values))
         except InputError as error:
             self._refuse(node.origin, str(error), path)
@@ -337,9 +365,19 @@ def _with_named_stages(sections: MappingNode) -> MappingNode:
     return MappingNode(entries, sections.origin)
 
 
+def _ordered(used: list[tuple[Axis, Choice]]) -> list[MappingNode]:
+    """Return the sections of choices, whole stages first: another strategy would replace an option set before it."""
+    return [choice.sections for axis, choice in sorted(used, key=lambda entry: entry[0].option is not None)]
+
+
 def _needs_cost_model(recipe: Recipe) -> bool:
     builder = default_registry().create("tree_builder", recipe.tree_builder.name, recipe.tree_builder.options)
     return bool(builder.needs_cost_model)
+
+
+def _twin(found: dict[str, Recipe], recipe: Recipe) -> str | None:
+    """Return the variant that is the same pipeline."""
+    return next((name for name, known in found.items() if _pipeline(known) == _pipeline(recipe)), None)
 
 
 def _pipeline(recipe: Recipe) -> dict[str, Any]:
@@ -354,6 +392,8 @@ def _matches(rule: dict[str, str], axes: list[Axis], choices: tuple[Choice, ...]
 
 
 def _resolved(text: str, origin: Origin) -> str:
-    if text.split("/")[0] in (".", ".."):
-        return str(((origin.folder or Path.cwd()) / text).resolve())
-    return text
+    """Return a path relative to the file that names it as an absolute one; a name stays a name."""
+    is_path = "/" in text or text.lower().endswith((".jsonl", ".jsonl.gz"))
+    if not is_path or "\0" in text or text.startswith("~"):
+        return text
+    return str(((origin.folder or Path.cwd()) / text).resolve())

@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def fingerprint(variant: Variant) -> str:
         "versions": versions(),
         "python": platform.python_version(),
         "providers": providers,
+        "plugins": [_plugin_hash(default_registry().get(kind, recipe.stage(kind).name)) for kind in KINDS],
         "files": {path: _folder_hash(Path(path)) for path in _model_paths(recipe)},
     }
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
@@ -91,6 +93,21 @@ def _code_hash() -> str:
         if path.is_dir():
             continue
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _plugin_hash(strategy_class: type) -> str | None:
+    """Return a hash of the source that a third party's strategy comes from, which is edited while it is tuned."""
+    package = strategy_class.__module__.partition(".")[0]
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package == "caddtree" or file is None:
+        return None
+    path = Path(file)
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    digest = hashlib.sha256()
+    for source in files:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

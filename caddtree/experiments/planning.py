@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,6 +18,9 @@ from caddtree.experiments.records import Cell
 from caddtree.experiments.store import Plan
 from caddtree.plugins.recipe import Recipe
 
+_WARM_UP_PROMPTS = 8
+"""Prompts that are tried: the longest may be too long for the context."""
+
 
 @attrs.frozen(eq=False)
 class Block:
@@ -27,8 +30,9 @@ class Block:
     request: GenerationOptions
     cells: tuple[Cell, ...]
     """In the order in which they are run."""
-    plain_tokens: tuple[int, ...] | None = None
-    """What plain decoding gave, where it ran already."""
+    references: tuple[Cell, ...] = ()
+    """Plain decoding and the baseline, where they have results already but other cells of the block have not: they are
+    run once more, because ratios are taken within one worker. Their first results stay those that count."""
 
 
 @attrs.frozen(eq=False)
@@ -37,14 +41,19 @@ class Job:
 
     variants: Mapping[str, Recipe]
     plain: str
+    baseline: str
     fingerprints: Mapping[str, str]
-    warm_up: Block
-    """The first block, of whose prompt every variant decodes a few tokens before anything counts."""
+    requests: tuple[GenerationOptions, ...]
+    """Of every setting: each is warmed up."""
+    prompts: tuple[PromptRecord, ...]
+    """The longest first; the first that can be used is what every variant warms up with."""
     warm_up_tokens: int
     timeout_seconds: float
     attempts: int
     threads: int | None = None
     """Threads of a CPU worker; its own default when None."""
+    unusable: Mapping[str, str] = attrs.field(factory=dict)
+    """Variants that killed or hung their workers while they were loaded, and how: they are not tried again."""
 
 
 def make_plan(experiment: Experiment, prompts: Mapping[str, Sequence[PromptRecord]]) -> tuple[Plan, tuple[Block, ...]]:
@@ -69,6 +78,8 @@ def make_plan(experiment: Experiment, prompts: Mapping[str, Sequence[PromptRecor
                         _block(experiment, setting, dataset, records[index], seed, repeat)
                         for seed in _seeds(experiment, setting)
                     ]
+    cells = tuple(cell for block in blocks for cell in block.cells)
+    assert len({cell.id for cell in cells}) == len(cells), "two cells are the same"
     plan = Plan(
         label=experiment.label,
         description=experiment.description,
@@ -78,10 +89,26 @@ def make_plan(experiment: Experiment, prompts: Mapping[str, Sequence[PromptRecor
         settings={setting.label: _request(setting.options) for setting in experiment.settings},
         datasets=tuple(prompts),
         fingerprints={variant.name: fingerprint(variant) for variant in experiment.variants},
-        cells=tuple(cell for block in blocks for cell in block.cells),
+        cells=cells,
         text=experiment.text,
     )
     return plan, tuple(blocks)
+
+
+def what_is_left(block: Block, left: Collection[str], plain: str, baseline: str) -> Block | None:
+    """Return a block with the cells that are still to be run, and with those that they are compared with.
+
+    Args:
+        block: The block as it was planned.
+        left: Ids of the cells that are to be run.
+        plain: The variant that decodes plainly.
+        baseline: The variant that verdicts are against.
+    """
+    cells = tuple(cell for cell in block.cells if cell.id in left)
+    if not cells:
+        return None
+    partners = (cell for cell in block.cells if cell.variant in (plain, baseline))
+    return attrs.evolve(block, cells=cells, references=tuple(cell for cell in partners if cell.id not in left))
 
 
 def make_job(experiment: Experiment, plan: Plan, blocks: Sequence[Block]) -> Job:
@@ -89,8 +116,10 @@ def make_job(experiment: Experiment, plan: Plan, blocks: Sequence[Block]) -> Job
     return Job(
         variants={variant.name: variant.recipe for variant in experiment.variants},
         plain=plan.plain,
+        baseline=plan.baseline,
         fingerprints=plan.fingerprints,
-        warm_up=blocks[0],
+        requests=tuple(setting.options for setting in experiment.settings),
+        prompts=_longest_prompts(blocks),
         warm_up_tokens=experiment.options.warm_up_tokens,
         timeout_seconds=experiment.options.timeout_seconds,
         attempts=experiment.options.attempts,
@@ -98,8 +127,14 @@ def make_job(experiment: Experiment, plan: Plan, blocks: Sequence[Block]) -> Job
 
 
 def _seeds(experiment: Experiment, setting: Setting) -> tuple[int, ...]:
-    seeds = experiment.options.seeds
+    seeds = experiment.options.seeds or (setting.options.seed,)
     return seeds if setting.options.temperature > 0 else seeds[:1]
+
+
+def _longest_prompts(blocks: Sequence[Block]) -> tuple[PromptRecord, ...]:
+    distinct = {(block.cells[0].dataset, block.prompt.id): block.prompt for block in blocks}
+    ordered = sorted(distinct.values(), key=lambda prompt: -len(str(prompt.prompt)))
+    return tuple(ordered[:_WARM_UP_PROMPTS])
 
 
 def _block(

@@ -51,14 +51,12 @@ class Ratio:
 
     @property
     def verdict(self) -> str | None:
-        """``faster`` or ``slower`` where the interval leaves 1 out, else ``not distinguishable``."""
-        if self.value is None:
+        """``faster`` or ``slower`` where the interval leaves 1 out, else ``not distinguishable``; None without one."""
+        if self.low is None or self.high is None:
             return None
-        if self.low is not None and self.low > 1.0:
+        if self.low > 1.0:
             return "faster"
-        if self.high is not None and self.high < 1.0:
-            return "slower"
-        return "not distinguishable"
+        return "slower" if self.high < 1.0 else "not distinguishable"
 
 
 def speed_ratio(mine: Mapping[Block, float], base: Mapping[Block, float]) -> Ratio:

@@ -1,8 +1,8 @@
 """The folder of a run: what was planned, and every record that a worker sent, appended line by line.
 
 A line is written whole or not at all, so a run that was killed goes on where it stood: what is in the file is neither
-run again nor counted twice. Nothing is ever rewritten; of several results of one cell the last of the present state of
-code and data counts.
+run again nor counted twice. Nothing is ever rewritten; of several results of one cell the first of the present state of
+code and data counts, and the others are there to be compared with.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RunData:
 
     plan: Plan
     results: dict[str, Result]
-    """By cell id; planned cells of the present state alone."""
+    """By cell id, the first one of each; planned cells of the present state alone."""
     failed: dict[str, Failed]
     differences: dict[str, Difference]
     num_lost: dict[str, int]
@@ -74,7 +74,11 @@ class RunData:
     loaded: dict[str, LoadedVariant]
     """The last one of every variant."""
     num_stale: int
-    """Results of planned cells that were made with other code, versions or model files; they do not count."""
+    """Planned cells whose only results were made with other code, versions or model files; they do not count."""
+    num_unplanned: int = 0
+    """Cells in the file that are not planned any more; they do not count."""
+    references: dict[tuple[str, str], Result] = attrs.field(factory=dict)
+    """Later results by cell id and environment, run only to be compared with: ratios are taken within one worker."""
 
     @property
     def missing(self) -> tuple[Cell, ...]:
@@ -111,24 +115,31 @@ class RunFolder:
         Raises:
             InputError: If another process runs this experiment at the moment.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / _LOCK)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-        except Timeout as error:
+        except OSError as error:
+            if isinstance(error, Timeout):
+                raise self._taken() from error
             raise InputError(
-                f"{self.folder} is being written by another sweep; wait for it, or name another folder with --run"
+                f"{self.folder}: cannot be written: {error.strerror or error}. Name a folder with --run"
             ) from error
         try:
             yield
         finally:
             lock.release()
 
+    def _taken(self) -> InputError:
+        return InputError(
+            f"{self.folder} is being written by another sweep; wait for it, or name another folder with --run"
+        )
+
     def write_plan(self, plan: Plan) -> None:
         """Keep the plan; the file is there whole or not at all.
 
         Raises:
-            InputError: If the folder holds the run of an experiment of another name.
+            InputError: If the folder holds the run of another experiment.
         """
         if self.plan_path.exists():
             before = self.read_plan()
@@ -136,6 +147,12 @@ class RunFolder:
                 raise InputError(
                     f"{self.folder} holds the run of the experiment {before.label!r}, not {plan.label!r}; "
                     "name another folder with --run"
+                )
+            known = {cell.id for cell in before.cells}
+            if self.records_path.exists() and known and known.isdisjoint(cell.id for cell in plan.cells):
+                raise InputError(
+                    f"{self.folder} holds a run of {plan.label!r} of which no cell is in the present experiment "
+                    "(another base, other request options?); name another folder with --run"
                 )
         values = {"format": FORMAT_VERSION, **attrs.asdict(plan)}
         partial = self.plan_path.with_suffix(".partial")
@@ -212,6 +229,7 @@ class RunFolder:
         data = RunData(plan, {}, {}, {}, {}, {}, {}, 0)
         environments: dict[str, Environment] = {}
         stale: set[str] = set()
+        unplanned: set[str] = set()
         for record in self._records():
             match record:
                 case Environment():
@@ -222,16 +240,18 @@ class RunFolder:
                 case Result() | Failed() | Lost() | Difference():
                     cell = planned.get(record.cell.id)
                     if cell is None:
+                        unplanned.add(record.cell.id)
                         continue
                     if plan.fingerprints[cell.variant] != record.fingerprint:
-                        stale.add(cell.id)
+                        if isinstance(record, Result):
+                            stale.add(cell.id)
                         continue
                     _take(data, record)
         named = {result.environment for result in data.results.values()}
         for id_, environment in environments.items():
             if id_ in named:
                 data.environments[id_] = environment
-        return attrs.evolve(data, num_stale=len(stale - set(data.results)))
+        return attrs.evolve(data, num_stale=len(stale - set(data.results)), num_unplanned=len(unplanned))
 
     def _records(self) -> Iterator[Record]:
         try:
@@ -254,12 +274,11 @@ def _take(data: RunData, record: Result | Failed | Lost | Difference) -> None:
     id_ = record.cell.id
     match record:
         case Result():
-            data.results[id_] = record
+            if data.results.setdefault(id_, record) is not record:
+                data.references[id_, record.environment] = record
             data.failed.pop(id_, None)
-            data.differences.pop(id_, None)
-        case Failed():
+        case Failed() if id_ not in data.results:
             data.failed[id_] = record
-            data.results.pop(id_, None)
         case Lost():
             data.num_lost[id_] = data.num_lost.get(id_, 0) + 1
         case Difference():

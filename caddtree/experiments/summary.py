@@ -125,6 +125,8 @@ class Summary:
     num_missing: int
     num_stale: int
     """Results that were made with other code, versions or model files; they are in no figure."""
+    num_unplanned: int
+    """Cells of the run that the present experiment does not have; they are in no figure."""
     num_lost: int
     """Times that a worker died or hung in a cell."""
     rows: tuple[VariantSummary, ...]
@@ -178,6 +180,7 @@ def summarise(data: RunData) -> Summary:
         num_failed=len(data.failed),
         num_missing=len(data.missing),
         num_stale=data.num_stale,
+        num_unplanned=data.num_unplanned,
         num_lost=sum(data.num_lost.values()),
         rows=rows,
         recipes={
@@ -223,7 +226,7 @@ def _outcome(data: RunData, cells: Sequence[Cell], plain: Sequence[Cell], baseli
     failed = [data.failed[cell.id] for cell in cells if cell.id in data.failed]
     speeds = _speeds(data, cells)
     rounds = RoundArrays.of([result.rounds for result in results])
-    speedup = speed_ratio(speeds, _speeds(data, plain))
+    speedup = speed_ratio(speeds, _speeds_beside(data, cells, plain))
     num_compared, differences = _compared(data, results, plain)
     by_prompt = _speeds_of_prompts(speeds)
     return Outcome(
@@ -236,7 +239,7 @@ def _outcome(data: RunData, cells: Sequence[Cell], plain: Sequence[Cell], baseli
         num_prompts=len(by_prompt),
         tokens_per_second=_median(by_prompt),
         speedup=speedup,
-        ratio=None if baseline is None else speed_ratio(speeds, _speeds(data, baseline)),
+        ratio=None if baseline is None else speed_ratio(speeds, _speeds_beside(data, cells, baseline)),
         tau=rounds.tau,
         budget=rounds.budget,
         stages=rounds.stages,
@@ -255,6 +258,22 @@ def _outcome(data: RunData, cells: Sequence[Cell], plain: Sequence[Cell], baseli
 
 def _speeds(data: RunData, cells: Sequence[Cell]) -> dict[Block, float]:
     return {cell.block: data.results[cell.id].tokens_per_second for cell in cells if cell.id in data.results}
+
+
+def _speeds_beside(data: RunData, cells: Sequence[Cell], others: Sequence[Cell]) -> dict[Block, float]:
+    """Return the speeds of ``others`` by block, each from the worker that ran the cell of ``cells`` in that block.
+
+    Where a block was finished by another worker, its references were run there once more.
+    """
+    workers = {cell.block: data.results[cell.id].environment for cell in cells if cell.id in data.results}
+    found = {}
+    for other in others:
+        worker, result = workers.get(other.block, ""), data.results.get(other.id)
+        if result is not None and result.environment != worker:
+            result = data.references.get((other.id, worker))
+        if result is not None:
+            found[other.block] = result.tokens_per_second
+    return found
 
 
 def _speeds_of_prompts(speeds: Mapping[Block, float]) -> list[float]:
@@ -315,11 +334,13 @@ def _notes(summary: Summary) -> Iterable[str]:
             f"{summary.num_stale} cells have results of other code, versions or model files only; those are in no "
             "figure."
         )
+    if summary.num_unplanned:
+        yield f"{summary.num_unplanned} cells of the run are not in the present experiment and in no figure."
     if summary.num_lost:
         yield f"A worker died or hung {summary.num_lost} times; its cells were run again or given up."
     if summary.mixed_facts:
         yield (
-            f"Several environments were mixed, which differ in {', '.join(summary.mixed_facts)}: ratios are paired "
+            f"Several environments were mixed, which differ in {', '.join(summary.mixed_facts)}: ratios are taken "
             "within one worker and hold, tokens per second and seconds mix machines."
         )
     yield from _notes_on_ratios(summary)

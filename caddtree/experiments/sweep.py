@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
-from caddtree.core.errors import InputError
 from caddtree.experiments.datasets import load_prompts
 from caddtree.experiments.definition import Experiment
 from caddtree.experiments.engines.local import run_local
-from caddtree.experiments.planning import Block, Job, make_job, make_plan
+from caddtree.experiments.planning import Block, Job, make_job, make_plan, what_is_left
 from caddtree.experiments.prompts import PromptRecord
 from caddtree.experiments.records import Cell, Failed, Record, Result
 from caddtree.experiments.store import RunData, RunFolder
@@ -31,11 +30,7 @@ def load_all_prompts(experiment: Experiment) -> dict[str, list[PromptRecord]]:
     Raises:
         InputError: If a data set cannot be read, or has no prompt left.
     """
-    prompts = {choice.name: load_prompts(choice) for choice in experiment.datasets}
-    for name, records in prompts.items():
-        if not records:
-            raise InputError(f"the data set {name} holds no prompt; check its limit and offset")
-    return prompts
+    return {choice.name: load_prompts(choice) for choice in experiment.datasets}
 
 
 def run_sweep(
@@ -77,23 +72,14 @@ def run_sweep(
 
 def _missing(blocks: Sequence[Block], data: RunData, *, retry_failed: bool) -> list[Block]:
     """Return the blocks with the cells that have no result yet."""
-    found = []
-    for block in blocks:
-        cells = tuple(
-            cell for cell in block.cells if cell.id not in data.results and (retry_failed or cell.id not in data.failed)
-        )
-        if cells:
-            found.append(
-                attrs.evolve(block, cells=cells, plain_tokens=_plain_tokens(block, data.results, data.plan.plain))
-            )
-    return found
-
-
-def _plain_tokens(block: Block, results: Mapping[str, Result], plain: str) -> tuple[int, ...] | None:
-    for cell in block.cells:
-        if cell.variant == plain and cell.id in results:
-            return tuple(results[cell.id].token_ids)
-    return None
+    settled = set(data.results) if retry_failed else {*data.results, *data.failed}
+    left = {cell.id for cell in data.plan.cells} - settled
+    found = [what_is_left(block, left, data.plan.plain, data.plan.baseline) for block in blocks]
+    return [
+        attrs.evolve(block, references=tuple(cell for cell in block.references if cell.id in data.results))
+        for block in found
+        if block is not None
+    ]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from caddtree.experiments.engines.messages import Began, Message
-from caddtree.experiments.planning import Block, Job
+from caddtree.experiments.planning import Block, Job, what_is_left
 from caddtree.experiments.records import Cell, Difference, Environment, Failed, LoadedVariant, Lost, Record, Result
 
 
@@ -20,7 +20,6 @@ class Assignment:
         self.remaining = {cell.id: cell for cell in block.cells}
         self.running: Cell | None = None
         """The cell that its worker said it began; None before the first and after the last one."""
-        self.plain_tokens = block.plain_tokens
 
 
 class WorkQueue:
@@ -39,6 +38,9 @@ class WorkQueue:
         self._blocks = deque(blocks)
         self._job, self._write = job, write
         self._num_lost = dict(num_lost)
+        self._given_up: set[str] = set()
+        self._num_idle_deaths: dict[tuple[str, str, str, int, int], int] = {}
+        """Workers that died with a block while no cell was to blame."""
 
     def take(self) -> Assignment | None:
         """Return the next block, or None when there is none left; one that is being run may still come back."""
@@ -52,9 +54,8 @@ class WorkQueue:
                 return
             case Result():
                 self._end(assignment, message.cell)
-                if message.cell.variant == self._job.plain:
-                    assignment.plain_tokens = tuple(message.token_ids)
             case Failed():
+                self._given_up.add(message.cell.id)
                 self._end(assignment, message.cell)
         self._write(message)
 
@@ -62,6 +63,10 @@ class WorkQueue:
         """Take what a worker says about itself."""
         assert isinstance(record, Environment | LoadedVariant | Difference)
         self._write(record)
+
+    def return_unbegun(self, assignment: Assignment) -> None:
+        """Take a block back that no worker saw."""
+        self._blocks.appendleft(assignment.block)
 
     def lose(self, assignment: Assignment, reason: str) -> None:
         """Take a block back whose worker died or hung; the cell that it was running is given up if it is not the first.
@@ -71,15 +76,26 @@ class WorkQueue:
         cell = assignment.running
         if cell is not None:
             self._num_lost[cell.id] = times = self._num_lost.get(cell.id, 0) + 1
-            fingerprint = self._job.fingerprints[cell.variant]
-            self._write(Lost(cell, fingerprint, reason))
+            self._write(Lost(cell, self._job.fingerprints[cell.variant], reason))
             if times >= self._job.attempts:
-                self._write(Failed(cell, fingerprint, f"{reason}, {times} times"))
-                assignment.remaining.pop(cell.id, None)
-        if assignment.remaining:
-            block = assignment.block
-            cells = tuple(other for other in block.cells if other.id in assignment.remaining)
-            self._blocks.appendleft(attrs.evolve(block, cells=cells, plain_tokens=assignment.plain_tokens))
+                self._give_up(assignment, cell, f"{reason}, {times} times")
+        elif assignment.remaining:
+            key = next(iter(assignment.remaining.values())).block
+            self._num_idle_deaths[key] = times = self._num_idle_deaths.get(key, 0) + 1
+            if times > self._job.attempts:
+                for other in list(assignment.remaining.values()):
+                    self._give_up(assignment, other, f"{reason}, before it began, {times} times")
+        block = assignment.block
+        known = attrs.evolve(block, cells=(*block.cells, *block.references), references=())
+        left = what_is_left(known, set(assignment.remaining), self._job.plain, self._job.baseline)
+        if left is not None:
+            usable = tuple(cell for cell in left.references if cell.id not in self._given_up)
+            self._blocks.appendleft(attrs.evolve(left, references=usable))
+
+    def _give_up(self, assignment: Assignment, cell: Cell, reason: str) -> None:
+        self._given_up.add(cell.id)
+        assignment.remaining.pop(cell.id, None)
+        self._write(Failed(cell, self._job.fingerprints[cell.variant], reason))
 
     def _end(self, assignment: Assignment, cell: Cell) -> None:
         assignment.remaining.pop(cell.id, None)

@@ -6,23 +6,28 @@ A worker knows no store and no queue. The engines (``engines/``) carry blocks to
 from __future__ import annotations
 
 import datetime
+import json
+import logging
 import math
+import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
 import torch
 
-from caddtree.core.errors import CaddtreeError
+from caddtree.core.errors import CaddtreeError, InputError
 from caddtree.core.learned import LongRunSpeed
-from caddtree.core.pipeline import Decoder
+from caddtree.core.options import GenerationOptions
+from caddtree.core.pipeline import Decoder, Session
 from caddtree.core.records import Generation
 from caddtree.core.text import encode_prompt
-from caddtree.experiments.engines.messages import Began, Message
+from caddtree.experiments.engines.messages import Began, Loading, Message
 from caddtree.experiments.fingerprint import machine_facts
 from caddtree.experiments.planning import Block, Job
+from caddtree.experiments.prompts import PromptRecord
 from caddtree.experiments.records import (
     Cell,
     Difference,
@@ -35,6 +40,8 @@ from caddtree.experiments.records import (
 )
 from caddtree.experiments.reliability import ReliabilityCount
 from caddtree.loading import load, load_model
+
+logger = logging.getLogger(__name__)
 
 
 class Worker:
@@ -60,13 +67,17 @@ class Worker:
         self._unusable: dict[str, str] = {}
         """Why a variant could not be loaded or warmed up."""
 
-    def load(self) -> Iterator[Record]:
-        """Load and warm up every variant; yield the environment and what was loaded."""
+    def load(self) -> Iterator[Loading | Record]:
+        """Load and warm up every variant; yield the environment, then each variant as it begins and what was loaded."""
         facts = machine_facts()
         facts["device_of_target"] = str(self._model.device)
         facts["dtype"] = str(self._model.dtype).removeprefix("torch.")
         yield Environment(self.environment, facts)
         for name in self.job.variants:
+            if name in self.job.unusable:
+                self._unusable[name] = f"cannot be loaded: {self.job.unusable[name]}"
+                continue
+            yield Loading(name)
             try:
                 yield self._load(name)
             except Exception as error:
@@ -75,7 +86,10 @@ class Worker:
     def run(self, block: Block) -> Iterator[Message]:
         """Decode the cells of a block; yield each as it begins and as it ends."""
         tokens: dict[str, list[int]] = {}
-        for position, cell in enumerate(block.cells):
+        cells = [*block.cells, *block.references]
+        if block.references:
+            random.Random(json.dumps([cell.id for cell in cells])).shuffle(cells)
+        for position, cell in enumerate(cells):
             yield Began(cell)
             fingerprint = self.job.fingerprints[cell.variant]
             if cell.variant in self._unusable:
@@ -96,9 +110,8 @@ class Worker:
         decoder = load(recipe, model=self._model, tokenizer=self._tokenizer)
         loaded = time.perf_counter()
         decoder.prepare()
-        block = self.job.warm_up
-        decoder.options = block.request
-        decoder.generate(block.prompt.prompt, max_new_tokens=self.job.warm_up_tokens)
+        for request in self.job.requests:
+            _warm_up(decoder, request, self.job.prompts, self.job.warm_up_tokens)
         self._decoders[name] = decoder
         profile = getattr(decoder.cost_model, "profile", None)
         return LoadedVariant(
@@ -142,8 +155,6 @@ class Worker:
 
     def _differences(self, block: Block, tokens: dict[str, list[int]]) -> Iterator[Difference]:
         plain = tokens.get(self.job.plain)
-        if plain is None and block.plain_tokens is not None:
-            plain = list(block.plain_tokens)
         if plain is None:
             return
         for cell in block.cells:
@@ -153,7 +164,12 @@ class Worker:
                     (index for index, (a, b) in enumerate(zip(mine, plain, strict=False)) if a != b),
                     min(len(mine), len(plain)),
                 )
-                gap = self._gap(block, plain[:position])
+                try:
+                    gap = self._gap(block, plain[:position])
+                except Exception as error:
+                    # memory, or a model that takes no such call: the difference itself is what counts
+                    logger.warning("the gap of a differing output cannot be computed: %s", _said(error))
+                    gap = None
                 yield Difference(cell, self.job.fingerprints[cell.variant], position, gap)
 
     @torch.inference_mode()
@@ -161,11 +177,40 @@ class Worker:
         """Return how far apart the target's two best logits are behind the common text, in units of the last place."""
         if block.request.temperature > 0 or block.prompt.later_turns:
             return None
-        prompt = encode_prompt(block.prompt.prompt, self._tokenizer, self._model.config.vocab_size)
+        vocabulary_size = self._decoders[self.job.plain].target.vocabulary_size
+        prompt = encode_prompt(block.prompt.prompt, self._tokenizer, vocabulary_size)
         tokens = torch.tensor([[*prompt, *common]], device=self._model.device)
-        best, second = self._model(tokens, use_cache=False).logits[0, -1].topk(2).values.double().tolist()
+        logits = self._model(tokens, use_cache=False, logits_to_keep=1).logits[0, -1]
+        best, second = logits.topk(2).values.double().tolist()
         last_place = torch.finfo(self._model.dtype).eps * 2.0 ** math.floor(math.log2(abs(best) or 1.0))
         return float((best - second) / last_place)
+
+
+def _warm_up(decoder: Decoder, request: GenerationOptions, prompts: Sequence[PromptRecord], num_tokens: int) -> None:
+    """Decode a little as it will be decoded: the same lengths asked for, so that buffers and what is captured over them
+    are those of the cells, and every size that the runtime pads to and the builder may choose.
+    """
+    decoder.options = request
+    session = _first_usable(decoder, prompts)
+    while session.finish_reason is None and len(session.tokens) - session.num_prompt_tokens < num_tokens:
+        session.step()
+    if decoder.target.runner.row_buckets is not None:
+        seen = max((round_.num_draft_nodes for round_ in session.rounds), default=0)
+        limit = getattr(decoder.tree_builder, "max_node_budget", seen)
+        for count in decoder.candidate_counts or ():
+            if session.finish_reason is None and count <= limit:
+                session.step(candidate_counts=(count,))
+    session.close()
+
+
+def _first_usable(decoder: Decoder, prompts: Sequence[PromptRecord]) -> Session:
+    """Return the session of the first prompt that can be used: one that is too long is no fault of a variant."""
+    for prompt in prompts[:-1]:
+        try:
+            return decoder.open(prompt.prompt)
+        except InputError as error:
+            logger.info("the prompt %s of %s cannot warm up: %s", prompt.id, prompt.domain, error)
+    return decoder.open(prompts[-1].prompt)
 
 
 def _turns(decoder: Decoder, block: Block) -> tuple[list[Generation], ReliabilityCount]:

@@ -191,11 +191,9 @@ def _verdict(found: Outcome, is_shown_before: bool) -> Entry:
     """Return the ratio to the baseline and its verdict; the verdict alone where the ratio is the speed-up itself."""
     if found.ratio is None:
         return Entry("1" if not is_shown_before else formats.ABSENT)
-    verdict = found.ratio.verdict
-    if verdict is None:
+    if found.ratio.value is None:
         return Entry(formats.ABSENT)
-    if verdict == "not distinguishable" and found.ratio.low is None:
-        verdict = "too few prompts"
+    verdict = found.ratio.verdict or "too few prompts"
     tone = _TONES.get(verdict, "unsure")
     if is_shown_before:
         return Entry(verdict, tone=tone)

@@ -161,12 +161,22 @@ def test_the_limit_of_a_data_set_wins_over_that_of_all(tmp_path):
         ("axes: {tree_builder: [chain]}\nseeds: [1, 1]\n", r"seeds: must be at least one seed, none twice, found"),
         ("axes: {tree_builder: [chain]}\nrepeats: 0\n", r"mine.yaml:4:10: experiment.repeats"),
         ("axes: {tree_builder: [chain]}\nprompts: many\n", r"experiment.prompts: must be an integer or null"),
-        ("axes: {tree_builder: [chain]}\nexclude: [{drafter: ngram}]\n", r"exclude: is no axis of a pipeline"),
+        ("axes: {tree_builder: [chain]}\nexclude: [{drafter: ngram}]\n", r"exclude: is no axis that makes variants"),
         ("axes: {tree_builder: [chain]}\nexclude: [{tree_builder: x}]\n", r"exclude: 'x' is not on this axis"),
         ("variants: {plain: {drafter: ngram}}\n", r"variants.plain: is plain decoding"),
         ("variants: {a: {generation: {temperature: 1}}}\n", r"variants.a.generation: holds for all variants"),
         ("variants: {a: ngram}\n", r"variants.a: must be sections of a recipe"),
         ("", r"holds no variant besides plain decoding"),
+        ("axes: {generation.seed: [1]}\n", r"axes.generation.seed: is a key of its own: seeds"),
+        ("axes: {temperature: [0], generation.temperature: [1]}\n", r"is varied by temperature already; keep one"),
+        ("axes: {tree_builder: [chain], temperature: [0, 0.0]}\n", r"temperature=0.0 is the same as temperature=0"),
+        ("axes: {tree_builder: [{}]}\n", r"axes.tree_builder: must be the name of a strategy or a mapping"),
+        ("axes: {tree_builder: [chain]}\ntimeout_seconds: .inf\n", r"4:18: experiment.timeout_seconds: .*604800"),
+        ("axes: {tree_builder: [{name: ddtree, node_budget: [64]}, ddtree]}\n", r"axes: makes ddtree-64 and ddtree"),
+        ("variants: {'': {drafter: ngram}}\n", r"3:12: variants: a variant needs a name"),
+        ("variants: {ar: {drafter: none, tree_builder: chain}}\n", r"variants.ar: is the same pipeline as plain"),
+        ("axes: {tree_builder: [chain]}\nexclude: [{tree_builder: [chain]}]\n", r"exclude: must be one word"),
+        ("axes: {tree_builder: [chain]}\nexclude: [{tree_builder: chain}]\n", r"excludes every combination"),
         ("axes: {tree_builder: [chain]}\nfixed: {generation: {max_new_tokens: no}}\n", r"4:38: .*max_new_tokens"),
     ],
 )  # fmt: skip
@@ -217,3 +227,39 @@ def test_the_plain_variant_is_the_recipe_demo_plain():
     shipped = load_recipe("demo-plain")
 
     assert (plain.target, plain.drafter, plain.tree_builder) == (shipped.target, shipped.drafter, shipped.tree_builder)
+
+
+def test_a_whole_stage_does_not_undo_an_option_that_stands_before_it(tmp_path):
+    """Options are laid on the strategies of the other axis, in whatever order the two are written."""
+    experiment = load(tmp_path, DEMO + "axes:\n  tree_builder.node_budget: [16, 32]\n  tree_builder: [ddtree]\n")
+
+    assert [v.recipe.tree_builder.options.get("node_budget") for v in experiment.variants] == [None, 16, 32]
+
+
+def test_two_options_with_one_number_are_told_apart(tmp_path):
+    """The short name is for the usual case."""
+    text = DEMO + "axes: {drafter: [{name: ngram, draft_length: 3}, {name: ngram, max_suffix_length: 3}]}\n"
+    assert names(load(tmp_path, text))[1:] == ["ngram draft_length=3", "ngram max_suffix_length=3"]
+
+
+def test_the_seed_of_the_recipe_is_used_where_the_experiment_names_none(tmp_path):
+    """Nothing that is written is ignored."""
+    from caddtree.experiments.planning import make_plan
+    from caddtree.experiments.sweep import load_all_prompts
+
+    text = DEMO + "axes: {tree_builder: [chain], temperature: [1]}\nprompts: 1\nfixed: {generation: {seed: 7}}\n"
+    experiment = load(tmp_path, text)
+    plan, blocks = make_plan(experiment, load_all_prompts(experiment))
+
+    assert {cell.seed for cell in plan.cells} == {7}
+    assert blocks[0].request.seed == 7
+
+
+def test_paths_of_data_sets_are_relative_to_the_file(tmp_path):
+    """Bare names of files too, as the base's; names stay names."""
+    text = (
+        "base: demo\naxes: {tree_builder: [chain]}\ndatasets: [mine.jsonl, a/b.jsonl, {name: c, path: d.jsonl}, code]\n"
+    )
+    paths = [choice.path for choice in load(tmp_path, text).datasets]
+
+    assert paths == [str(tmp_path / name) for name in ("mine.jsonl", "a/b.jsonl", "d.jsonl")] + [None]

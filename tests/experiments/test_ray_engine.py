@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,12 @@ def records(run, kind):
 
 
 def one_result_per_cell(run):
-    found = [record.cell.id for record in records(run, Result)]
-    return sorted(found) == sorted({cell.id for cell in RunFolder(run).read().plan.cells})
+    """Whether every cell has one, but for plain decoding, which a worker that finishes a block runs once more."""
+    again = Counter(record.cell for record in records(run, Result))
+    planned = {cell.id for cell in RunFolder(run).read().plan.cells}
+    return {cell.id for cell in again} == planned and all(
+        count == 1 or cell.variant == "plain" for cell, count in again.items()
+    )
 
 
 def tokens(data):
@@ -210,7 +215,8 @@ def ruined(cluster, tmp_path_factory):
     """A run in which one cell kills its worker once, one kills every worker and one hangs once."""
     folder = tmp_path_factory.mktemp("ruined")
     write_pair(folder)
-    at = num_tokens(folder, LONG)
+    # later than in the warm-up, and farther than any other text comes
+    at = num_tokens(folder, LONG) + 8
     variants = {
         "dies": f"{{name: faulty, do: kill, at_context: {at}, times: 1, counter: {folder / 'deaths'}}}",
         "kills": f"{{name: faulty, do: kill, at_context: {at}}}",
@@ -274,7 +280,9 @@ def test_a_cell_that_hangs_is_ended_and_run_again(ruined):
 def test_all_other_cells_have_one_result_and_none_is_written_twice(ruined):
     """20 cells are planned, one is given up; the outputs of the rest are those of plain decoding."""
     data, run, _ = ruined
-    assert len(records(run, Result)) == len(data.results) == len(data.plan.cells) - 1 == 19
+    again = Counter(record.cell.id for record in records(run, Result) if record.cell.variant != "plain")
+    assert len(data.results) == len(data.plan.cells) - 1 == 19
+    assert set(again.values()) == {1}
     assert data.missing == data.differing == ()
 
 
@@ -326,17 +334,18 @@ def test_an_interrupt_ends_the_workers_and_leaves_a_joined_cluster_alone(cluster
     assert wait_until(lambda: cluster.available_resources().get("CPU") == 2)
 
 
-def test_workers_that_die_while_they_load_end_the_run(cluster, tmp_path):
-    """After two, no cell to blame and none lost: the warm-up of a variant kills."""
+def test_a_variant_that_kills_its_workers_while_it_loads_is_given_up(cluster, tmp_path):
+    """FT-41: its warm-up kills two workers; its cells fail, plain decoding is run by the third."""
     write_pair(tmp_path)
     deadly = f"{{name: faulty, do: kill, at_context: {num_tokens(tmp_path, SHORT)}}}"
     path = write_experiment(tmp_path, [SHORT], {"deadly": deadly})
-    with pytest.raises(
-        ResourceError, match=r"every worker died 2 times while it loaded the models; the last: the worker on .* died \("
-    ):
-        run_sweep(load_experiment(path), tmp_path / "run", engine=ray_engine(workers=1))
+    data = run_sweep(load_experiment(path), tmp_path / "run", engine=ray_engine(workers=1))
+    (failed,) = data.failed.values()
 
-    assert not records(tmp_path / "run", Result | Lost | Failed)
+    assert failed.cell.variant == "deadly"
+    assert failed.reason.startswith("cannot be loaded: the worker on ")
+    assert [result.cell.variant for result in data.results.values()] == ["plain"]
+    assert not records(tmp_path / "run", Lost)
 
 
 def test_a_target_that_cannot_be_loaded_is_the_loaders_error_with_its_node(small, tmp_path):

@@ -155,16 +155,28 @@ def test_cells_that_are_not_planned_any_more_do_not_count(run):
     assert set(run.read().results) == {CELLS[5].id}
 
 
-def test_a_later_result_replaces_a_failure_and_nothing_counts_twice(run):
-    """Failed, then run again, then once more."""
+def test_a_result_replaces_a_failure_and_the_first_result_counts(run):
+    """Failed, then run again; what is run once more is there for its worker's other cells alone."""
     run.append(Failed(CELLS[0], "now", "why"))
     assert set(run.read().failed) == {CELLS[0].id}
     run.append(result(CELLS[0], (1, 1)))
-    run.append(result(CELLS[0], (2, 2)))
+    run.append(attrs.evolve(result(CELLS[0], (2, 2)), environment="later"))
+    run.append(Failed(CELLS[0], "now", "as a reference"))
     data = run.read()
 
     assert not data.failed
-    assert [entry.token_ids for entry in data.results.values()] == [[2, 2]]
+    assert [entry.token_ids for entry in data.results.values()] == [[1, 1]]
+    assert data.references[CELLS[0].id, "later"].token_ids == [2, 2]
+
+
+def test_a_run_of_other_cells_is_not_written_over(run):
+    """Another base or other request options under the same name: the folder is kept as it is."""
+    run.append(result(CELLS[0]))
+    others = tuple(attrs.evolve(cell, id=f"other-{cell.id}") for cell in CELLS)
+    with pytest.raises(InputError, match="of which no cell is in the present experiment"):
+        run.write_plan(plan(cells=others))
+    run.write_plan(plan(cells=CELLS[2:]))
+    assert run.read().num_unplanned == 1
 
 
 def test_outputs_that_differ_from_plain_decoding_are_found_by_their_tokens(run):

@@ -289,3 +289,23 @@ def test_a_run_that_has_not_begun_has_no_figures():
     assert summary.num_missing == len(data.plan.cells)
     assert all(row.overall.tau is None and row.overall.speedup.value is None for row in summary.rows)
     json.dumps(summary.to_dict(), allow_nan=False)
+
+
+def test_ratios_are_taken_within_one_worker():
+    """What another worker finished is left out until plain decoding was run there too; its own speed stays."""
+    data = run_of({"plain": [timed(2.0)] * 6, "mine": [timed(1.0)] * 6})
+    moved = {**data.results, "mine0": attrs.evolve(data.results["mine0"], environment="later")}
+    data = attrs.evolve(data, results=moved)
+    slower = attrs.evolve(data.results["plain0"], environment="later", rounds=timed(8.0))
+
+    assert outcome(data, "mine").speedup.num_pairs == 5
+    assert outcome(data, "mine").num_left_out == 1
+    joined = attrs.evolve(data, references={("plain0", "later"): slower})
+    assert outcome(joined, "mine").speedup.num_pairs == 6
+    assert outcome(joined, "mine").speedup.value == pytest.approx((2.0**5 * 8.0) ** (1 / 6))
+    assert outcome(joined, "plain").tokens_per_second == outcome(data, "plain").tokens_per_second
+
+
+def timed(seconds):
+    """One round of three tokens that takes so long."""
+    return columns((3, 2, 2, seconds))

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from caddtree.experiments.experiment_files import load_experiment
-from caddtree.experiments.records import Lost, Result, from_line_values
+from caddtree.experiments.records import Environment, Lost, Result, from_line_values
 from caddtree.experiments.store import RunFolder
+from caddtree.experiments.summary import summarise
 from caddtree.experiments.sweep import run_sweep
 from tests.experiments.tiny_experiment import write_experiment
 
@@ -96,6 +98,15 @@ def test_a_complete_run_is_not_touched_again(experiment, whole):
     assert lines(whole) == before
 
 
+def counted(run):
+    """Check that every cell has a result; only plain decoding has more, once more per worker that finished a block."""
+    again = Counter(record.cell.id for record in records(run, Result))
+    assert len(again) == 48
+    variants = {record.cell.id: record.cell.variant for record in records(run, Result)}
+    assert {variants[id_] for id_, count in again.items() if count > 1} <= {"plain"}
+    assert len(records(run, Result)) <= 48 + len(records(run, Environment))
+
+
 def kill_and_resume(experiment, run, whole, seed, num_kills):
     """Kill the run ``num_kills`` times at random moments; check that nothing written is lost or counted twice."""
     choose = random.Random(seed)
@@ -118,7 +129,7 @@ def kill_and_resume(experiment, run, whole, seed, num_kills):
         kept = now
     assert finish(experiment, run) == []
     assert lines(run)[: len(kept)] == kept
-    assert len(records(run, Result)) == len({record.cell.id for record in records(run, Result)}) == 48
+    counted(run)
     assert table(run) == table(whole)
     return landed
 
@@ -151,7 +162,7 @@ def test_a_worker_that_dies_is_replaced_and_its_cell_run_again(experiment, whole
     assert json.loads(output) == []
     assert len(records(run, Lost)) <= 1
     assert len(RunFolder(run).read().environments) == 2
-    assert len(records(run, Result)) == 48
+    counted(run)
     assert table(run) == table(whole)
 
 
@@ -188,7 +199,7 @@ def test_cells_that_ruin_their_workers_are_given_up_and_the_others_finish(tmp_pa
         f"{{name: faulty, do: {do}, at_context: {first_context(tmp_path)}, times: {times}, counter: {tmp_path / do}}}"
         for do, times in strikes.items()
     ]
-    path = write_experiment(tmp_path, prompts=2, builders=f"[{', '.join(stages)}]", extra="timeout_seconds: 3\n")
+    path = write_experiment(tmp_path, prompts=2, builders=f"[{', '.join(stages)}]", extra="timeout_seconds: 6\n")
     path.write_text(path.read_text().replace("temperature: [0, 1]", "temperature: [0]").replace(", ./second.jsonl", ""))
     run = tmp_path / "run"
     problems = finish(path, run)
@@ -199,7 +210,7 @@ def test_cells_that_ruin_their_workers_are_given_up_and_the_others_finish(tmp_pa
     assert re.search(r"tree_builder.*Faulty.*planted", reasons["do=raise"])
     assert "out of memory" in reasons["do=exhaust"]
     assert reasons["do=kill"] == "the worker died (SIGKILL; out of memory?), 2 times"
-    assert reasons["do=hang"] == "the worker said nothing for 3 seconds, 2 times"
+    assert reasons["do=hang"] == "the worker said nothing for 6 seconds, 2 times"
     assert len(data.results) == len(data.plan.cells) - 4 == 6
     assert "4 cells failed" in problems[4]
     before = lines(run)
@@ -243,7 +254,7 @@ def test_a_target_that_cannot_be_loaded_is_one_error(tmp_path):
 
 
 def test_what_changed_is_run_again_and_nothing_else(tmp_path):
-    """More prompts go on where fewer ended; FT-42: cells of a drafter that changed are run again, plain ones kept."""
+    """More prompts go on where fewer ended; FT-42: cells of a drafter that changed are run again."""
     path = write_experiment(tmp_path, prompts=1, builders="[chain]")
     run = tmp_path / "run"
     assert finish(path, run) == []
@@ -256,6 +267,31 @@ def test_what_changed_is_run_again_and_nothing_else(tmp_path):
     config = tmp_path / "drafter" / "config.json"
     config.write_text(config.read_text() + "\n")
     assert finish(path, run) == []
-    assert {record.cell.variant for record in records(run, Result)[16:]} == {"chain"}
-    assert len(records(run, Result)) == 16 + 8
+    new = Counter(record.cell.variant for record in records(run, Result)[16:])
+    assert new == {"chain": 8, "plain": 8}
+    data = RunFolder(run).read()
+    # the first results of plain decoding count; the new ones are what the new cells are compared with
+    workers = {
+        variant: {result.environment for result in data.results.values() if result.cell.variant == variant}
+        for variant in ("plain", "chain")
+    }
+    assert workers["plain"].isdisjoint(workers["chain"])
+    assert all(row.overall.speedup.num_pairs == 4 for row in summarise(data).rows)
     assert RunFolder(run).read().missing == ()
+
+
+def test_variants_that_kill_or_hang_their_workers_while_they_load_are_given_up(tmp_path):
+    """FT-41: they strike in the warm-up already; their cells fail, the others are run."""
+    write_experiment(tmp_path, prompts=1)
+    context = first_context(tmp_path)
+    stages = ", ".join(f"{{name: faulty, do: {do}, at_context: {context}}}" for do in ("kill", "hang"))
+    path = write_experiment(tmp_path, prompts=1, builders=f"[{stages}]", extra="timeout_seconds: 8\nattempts: 1\n")
+    path.write_text(path.read_text().replace("temperature: [0, 1]", "temperature: [0]").replace(", ./second.jsonl", ""))
+    run = tmp_path / "run"
+    finish(path, run)
+    data = RunFolder(run).read()
+    reasons = {failed.cell.variant.split()[1]: failed.reason for failed in data.failed.values()}
+
+    assert "cannot be loaded: the worker died (SIGKILL" in reasons["do=kill"]
+    assert "cannot be loaded: the worker said nothing for 8 seconds" in reasons["do=hang"]
+    assert {result.cell.variant for result in data.results.values()} == {"plain"}

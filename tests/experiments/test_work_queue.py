@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from caddtree.core.options import GenerationOptions
 from caddtree.experiments.engines.messages import Began
 from caddtree.experiments.planning import Block, Job
@@ -14,7 +16,8 @@ BLOCK = Block(PromptRecord("0", "set", "text"), GenerationOptions(), CELLS)
 
 
 def make_queue(blocks=(BLOCK,), attempts=2, num_lost=None):
-    job = Job({}, "plain", dict.fromkeys(("a", "plain", "b"), "now"), BLOCK, 1, 60.0, attempts)
+    fingerprints = dict.fromkeys(("a", "plain", "b"), "now")
+    job = Job({}, "plain", "plain", fingerprints, (), (), 1, 60.0, attempts)
     written = []
     return WorkQueue(blocks, job, num_lost or {}, written.append), written
 
@@ -24,7 +27,7 @@ def result(cell):
 
 
 def test_what_is_done_is_not_run_again():
-    """The worker dies in the second of three cells: that one and the third come back, with what plain decoding gave."""
+    """The worker dies in the second of three cells: that one and the third come back, beside plain decoding."""
     queue, written = make_queue()
     assignment = queue.take()
     for message in (Began(CELLS[0]), result(CELLS[0]), Began(CELLS[1])):
@@ -35,11 +38,38 @@ def test_what_is_done_is_not_run_again():
     assert [cell.id for cell in again.block.cells] == ["c1", "c2"]
     assert [type(record) for record in written] == [Result, Lost]
     assert written[1].cell == CELLS[1]
-    assert again.block.plain_tokens is None
+    assert again.block.references == ()
     for message in (Began(CELLS[1]), result(CELLS[1]), Began(CELLS[2])):
         queue.receive(again, message)
     queue.lose(again, "died")
-    assert queue.take().block.plain_tokens == (7, 8)
+    last = queue.take()
+    assert [cell.id for cell in last.block.cells] == ["c2"]
+    # ratios are taken within one worker: the new one runs plain decoding once more
+    assert [cell.id for cell in last.block.references] == ["c1"]
+
+
+def test_a_reference_that_kills_its_workers_is_left_out():
+    """It has a result already; the cell beside it is run without it in the end."""
+    queue, written = make_queue([attrs.evolve(BLOCK, cells=CELLS[2:], references=CELLS[1:2])])
+    for _ in range(2):
+        assignment = queue.take()
+        queue.receive(assignment, Began(CELLS[1]))
+        queue.lose(assignment, "died")
+    last = queue.take()
+
+    assert [type(record) for record in written] == [Lost, Lost, Failed]
+    assert (last.block.cells, last.block.references) == (CELLS[2:], ())
+
+
+def test_a_block_that_kills_its_workers_before_any_cell_begins_is_given_up():
+    """There is no cell to blame, but no end either otherwise."""
+    queue, written = make_queue()
+    for _ in range(3):
+        queue.lose(queue.take(), "died")
+
+    assert [type(record) for record in written] == [Failed] * 3
+    assert "before it began, 3 times" in written[0].reason
+    assert queue.take() is None
 
 
 def test_a_cell_that_kills_its_workers_is_given_up():

@@ -6,7 +6,7 @@ import attrs
 import pytest
 import torch
 
-from caddtree.experiments.engines.messages import Began
+from caddtree.experiments.engines.messages import Began, Loading
 from caddtree.experiments.experiment_files import load_experiment
 from caddtree.experiments.planning import make_job, make_plan
 from caddtree.experiments.prompts import PromptRecord
@@ -40,12 +40,14 @@ def results(worker, block):
 def test_loading_says_what_was_loaded(started):
     """The environment first, then every variant with recipe, bytes and the time that is in no figure."""
     worker, loaded = started
-    weights = {entry.variant: (entry.target_bytes, entry.drafter_bytes, entry.key_value_bytes) for entry in loaded[1:]}
+    weights = {
+        entry.variant: (entry.target_bytes, entry.drafter_bytes, entry.key_value_bytes) for entry in loaded[2::2]
+    }
     model = worker._model
     config = model.config
     head = model.get_output_embeddings().weight
 
-    assert [type(record) for record in loaded] == [Environment] + [LoadedVariant] * 4
+    assert [type(record) for record in loaded] == [Environment] + [Loading, LoadedVariant] * 4
     assert loaded[0].facts["dtype"] == "float32"
     assert loaded[0].facts["threads"] == torch.get_num_threads()
     assert weights["plain"][1] == 0
@@ -55,7 +57,7 @@ def test_loading_says_what_was_loaded(started):
     table = 4 * model.get_input_embeddings().weight.numel() if untied else 0
     assert weights["chain"][0] == sum(4 * p.numel() for p in model.parameters()) - table
     assert weights["chain"][2] == 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    assert all(entry.warm_up_seconds > 0 for entry in loaded[1:])
+    assert all(entry.warm_up_seconds > 0 for entry in loaded[2::2])
 
 
 def test_a_cell_holds_what_the_decoder_reported(started, blocks):
@@ -100,20 +102,18 @@ def test_later_turns_of_a_chat_follow_the_answers(started, blocks):
 
 
 def test_where_outputs_differ_is_said_with_the_gap_of_the_target(started, blocks):
-    """Plain decoding is said to have given another fourth token: every cell leaves it there, far from a tie."""
+    """A variant is said to have given another fourth token: it leaves plain decoding there, far from a tie."""
     worker, _ = started
     block = blocks[0]
     honest = results(worker, block)["plain"].token_ids
-    false = (*honest[:3], (honest[3] + 1) % 300, *honest[4:])
-    without_plain = tuple(cell for cell in block.cells if cell.variant != "plain")
-    messages = list(worker.run(attrs.evolve(block, cells=without_plain, plain_tokens=false)))
-    differences = [message for message in messages if isinstance(message, Difference)]
+    false = [*honest[:3], (honest[3] + 1) % 300, *honest[4:]]
+    differences = list(worker._differences(block, {"plain": honest, "chain": false, "ddtree-4": honest}))
     # the gap by hand: a forward over prompt and common tokens
     tokens = worker._tokenizer.encode(block.prompt.prompt) + honest[:3]
     best, second = worker._model(torch.tensor([tokens])).logits[0, -1].topk(2).values.tolist()
 
-    assert [difference.cell for difference in differences] == list(without_plain)
-    assert {difference.position for difference in differences} == {3}
+    assert [difference.cell.variant for difference in differences] == ["chain"]
+    assert differences[0].position == 3
     assert differences[0].gap == pytest.approx(
         (best - second) / torch.tensor(best).abs().log2().floor().exp2() / 2**-23
     )
@@ -164,3 +164,45 @@ def test_data_sets_do_not_teach_one_another(started, blocks):
     }
     assert all(speed.rounds > 0 for speed in speeds.values())
     assert len({id(speed) for speed in speeds.values()}) == 4
+
+
+def test_a_first_prompt_that_cannot_be_used_warms_nothing_up_and_ruins_nothing(experiment, blocks):
+    """The longest prompt is too long: the next one warms up, its own cells fail, the others are run."""
+    plan, _ = make_plan(experiment, load_all_prompts(experiment))
+    job = make_job(experiment, plan, blocks)
+    long = PromptRecord("long", "first", [5] * 9000)
+    worker = Worker(attrs.evolve(job, prompts=(long, *job.prompts)))
+    loaded = [record for record in worker.load() if isinstance(record, LoadedVariant)]
+
+    assert len(loaded) == 4
+    assert len(results(worker, blocks[0])) == 4
+
+
+def test_a_warm_up_asks_for_what_the_cells_ask_for(started, monkeypatch):
+    """Every setting, with its own length, stopped early: buffers are as large as they will be."""
+    from caddtree.experiments import worker as module
+
+    worker, _ = started
+    decoder, seen = worker._decoders["chain"], []
+
+    def open_and_note(prompt):
+        seen.append(decoder.options)
+        return type(decoder).open(decoder, prompt)
+
+    monkeypatch.setattr(decoder, "open", open_and_note)
+    for request in worker.job.requests:
+        module._warm_up(decoder, request, worker.job.prompts, 3)
+
+    assert seen == list(worker.job.requests)
+    assert [request.temperature for request in seen] == [0.0, 1.0]
+    assert {request.max_new_tokens for request in seen} == {12}
+
+
+def test_references_are_run_beside_what_is_left(started, blocks):
+    """Plain decoding once more for the cells of a block that another worker began."""
+    worker, _ = started
+    plain = next(cell for cell in blocks[0].cells if cell.variant == "plain")
+    others = tuple(cell for cell in blocks[0].cells if cell.variant != "plain")
+    found = results(worker, attrs.evolve(blocks[0], cells=others[:1], references=(plain,)))
+
+    assert set(found) == {"plain", others[0].variant}

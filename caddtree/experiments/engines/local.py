@@ -8,17 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from multiprocessing.connection import Pipe
 from typing import Any
 
+import attrs
+
 from caddtree.core.errors import ResourceError
-from caddtree.experiments.engines.messages import Finished, Refused, Unusable
+from caddtree.experiments.engines.messages import Finished, Loading, Refused, Unusable
 from caddtree.experiments.planning import Job
 from caddtree.experiments.work_queue import Assignment, WorkQueue
 
 logger = logging.getLogger(__name__)
-
-_LOADING_ATTEMPTS = 2
 
 
 def run_local(job: Job, queue: WorkQueue) -> None:
@@ -26,21 +27,24 @@ def run_local(job: Job, queue: WorkQueue) -> None:
 
     Raises:
         CaddtreeError: What the worker raised when it could not load the target.
-        ResourceError: If the worker dies while it loads.
+        ResourceError: If the worker dies while it loads the target.
     """
     worker: _Process | None = None
-    deaths = 0
+    # by what was being loaded; the empty word is the target
+    deaths: Counter[str] = Counter()
     try:
         while (assignment := queue.take()) is not None:
             if worker is None:
                 worker = _Process(job)
-                reason = worker.load(queue)
+                reason = worker.load(queue, job.timeout_seconds)
                 if reason is not None:
                     worker.end()
-                    worker, deaths = None, deaths + 1
-                    queue.lose(assignment, reason)
-                    if deaths >= _LOADING_ATTEMPTS:
-                        raise ResourceError(f"the worker died {deaths} times while it loaded the models: {reason}")
+                    variant, worker = worker.loading, None
+                    deaths[variant] += 1
+                    queue.return_unbegun(assignment)
+                    logger.warning("%s while it loaded %s", reason, variant or "the target")
+                    if deaths[variant] >= job.attempts:
+                        job = _without(job, variant, reason)
                     continue
             reason = worker.run(assignment, queue, job.timeout_seconds)
             if reason is not None:
@@ -48,11 +52,16 @@ def run_local(job: Job, queue: WorkQueue) -> None:
                 queue.lose(assignment, reason)
                 worker.end()
                 worker = None
-            else:
-                deaths = 0
     finally:
         if worker is not None:
             worker.end()
+
+
+def _without(job: Job, variant: str, reason: str) -> Job:
+    """Return the job with a variant given up, whose cells then fail one by one while the others are run."""
+    if not variant:
+        raise ResourceError(f"the worker died {job.attempts} times while it loaded the target: {reason}")
+    return attrs.evolve(job, unusable={**job.unusable, variant: reason})
 
 
 class _Process:
@@ -62,9 +71,15 @@ class _Process:
         self._connection, theirs = Pipe()
         # the read end of this pipe sees its end when this process is gone, however it went
         lifeline, self._lifeline = os.pipe()
-        module = "caddtree.experiments.engines.worker_process"
+        # with this process's path: neither the current folder in front of it, nor anything of it lost
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from caddtree.experiments.engines.worker_process import main; main({theirs.fileno()}, {lifeline})"
+        )
+        self.loading = ""
+        """The variant that it said it loads."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno()), str(lifeline)],
+            [sys.executable, "-P", "-c", code],
             pass_fds=(theirs.fileno(), lifeline),
             stdin=subprocess.DEVNULL,
             # an interrupt on the terminal is for the parent, which ends the worker itself
@@ -74,11 +89,15 @@ class _Process:
         os.close(lifeline)
         self._send(job)
 
-    def load(self, queue: WorkQueue) -> str | None:
-        """Wait until models are loaded and warm; return why it died, or None."""
+    def load(self, queue: WorkQueue, timeout_seconds: float) -> str | None:
+        """Wait until models are loaded and warm; return why it died or hangs, or None."""
         while True:
-            message = self._receive(None)
+            # the target may have to be fetched first
+            message = self._receive(timeout_seconds if self.loading else None)
             match message:
+                case Loading():
+                    self.loading = message.variant
+                    continue
                 case Finished():
                     return None
                 case Refused():

@@ -19,6 +19,13 @@ Message = Began | Record
 
 
 @attrs.frozen
+class Loading:
+    """A variant is being loaded now: should its worker die, it is the one to blame."""
+
+    variant: str
+
+
+@attrs.frozen
 class Finished:
     """The worker is loaded, or done with its block."""
 

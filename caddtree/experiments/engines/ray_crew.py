@@ -11,6 +11,7 @@ import pickle
 import re
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from caddtree.core.errors import ResourceError
-from caddtree.experiments.engines.messages import Finished, Refused
+from caddtree.experiments.engines.messages import Finished, Loading, Refused
 from caddtree.experiments.engines.ray_actor import RayWorker
 from caddtree.experiments.engines.ray_seats import Seat, shown_resources
 from caddtree.experiments.fingerprint import software
@@ -51,6 +52,7 @@ class Crew:
     def __init__(self, seats: Sequence[Seat], job: Job, queue: WorkQueue) -> None:
         self._members = [_Member(seat, job) for seat in seats]
         self._job, self._queue = job, queue
+        self._deaths_loading: Counter[str] = Counter()
         self._next: Assignment | None = None
         """Taken from the queue, and waiting for a worker."""
         self._has_said_who_waits = False
@@ -95,7 +97,7 @@ class Crew:
         for member in list(self._members):
             if id(member.stream) in heard:
                 self._hear(member)
-            elif member.assignment is not None and member.waited_seconds > self._job.timeout_seconds:
+            elif member.is_timed and member.waited_seconds > self._job.timeout_seconds:
                 reason = f"the worker {member.where} said nothing for {self._job.timeout_seconds:g} seconds"
                 self._lose(member, reason)
 
@@ -107,6 +109,8 @@ class Crew:
         match message:
             case str():
                 member.load(message)
+            case Loading():
+                member.loading = message.variant
             case Finished():
                 member.rest()
             case Refused():
@@ -117,9 +121,11 @@ class Crew:
                 self._queue.receive(member.assignment, message)
 
     def _lose(self, member: _Member, reason: str) -> None:
-        assignment = member.assignment
+        assignment, variant = member.assignment, member.loading
         member.dismiss()
-        if assignment is None or assignment.running is None:
+        if variant:
+            self._blame(variant, reason)
+        elif assignment is None or assignment.running is None:
             member.num_deaths += 1
         if assignment is not None:
             self._queue.lose(assignment, reason)
@@ -130,6 +136,13 @@ class Crew:
             logger.warning("given up after %d deaths in a row that no cell is to blame for; %d are left", _DEATHS, left)
         if not self._members:
             raise ResourceError(f"every worker died {_DEATHS} times while it loaded the models; the last: {reason}")
+
+    def _blame(self, variant: str, reason: str) -> None:
+        """Count a death against the variant that was being loaded; one that goes on killing is not tried again."""
+        self._deaths_loading[variant] += 1
+        if self._deaths_loading[variant] >= self._job.attempts:
+            for member in self._members:
+                member.give_up(variant, reason)
 
     def _check_places(self) -> None:
         waiting = [member for member in self._members if member.is_waiting]
@@ -157,6 +170,8 @@ class _Member:
         """Host and process, in words."""
         self.is_waiting = False
         """Whether it was asked for and has no place yet."""
+        self.loading = ""
+        """The variant that it loads; empty before the first, and afterwards."""
         self.assignment: Assignment | None = None
         self.num_deaths = 0
         """In a row, while no cell was to blame."""
@@ -167,7 +182,16 @@ class _Member:
         if self.actor is not None:
             ray.kill(self.actor)
         self.actor = self.stream = self.assignment = None
-        self.is_waiting = False
+        self.is_waiting, self.loading = False, ""
+
+    def give_up(self, variant: str, reason: str) -> None:
+        """Load it no more."""
+        self._job = attrs.evolve(self._job, unusable={**self._job.unusable, variant: reason})
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a long silence means that it hangs: in a cell, and while a variant is loaded."""
+        return self.assignment is not None or bool(self.loading)
 
     @property
     def is_idle(self) -> bool:
@@ -218,6 +242,7 @@ class _Member:
         if self.assignment is not None:
             self.num_deaths = 0
         self.assignment = self.stream = None
+        self.loading = ""
 
     def _wait_for(self, stream: Any) -> None:
         self.stream, self._heard = stream, time.monotonic()

@@ -1,10 +1,9 @@
-"""The worker process of the local engine: ``python -m`` this module with the numbers of two inherited pipes."""
+"""The worker process of the local engine, which is started with the numbers of two inherited pipes."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from multiprocessing.connection import Connection
 
@@ -46,7 +45,3 @@ def _end_with_parent(lifeline_number: int) -> None:
     """Wait for the end of the parent, which is the end of the pipe, and end at once: nobody reads what comes after."""
     os.read(lifeline_number, 1)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
