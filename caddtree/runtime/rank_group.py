@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError, GroupError
 from caddtree.runtime.watch import Watch, first_line
+from caddtree.runtime.wire import from_bytes, to_bytes
 
 _CLUE_SECONDS = 3.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
@@ -49,9 +46,9 @@ class RankGroup:
         try:
             if self.rank == 0:
                 value = make()
-                self._send(_packed(value))
+                self._send(to_bytes(value))
                 return value
-            received: T = pickle.loads(self._receive())
+            received: T = from_bytes(self._receive())
             return received
         except RuntimeError as error:
             if _is_lost(error):
@@ -153,26 +150,6 @@ class RankGroup:
             ending = f"the processes lost touch ({first_line(error)}); {self._watch.whereabouts()}"
             self._watch.tell(f"waited in vain in {where}")
         return GroupError(f"{where}: {ending}")
-
-
-def _packed(value: object) -> bytes:
-    stream = io.BytesIO()
-    _Pickler(stream, protocol=5).dump(value)
-    return stream.getvalue()
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles host tensors as arrays, and trees without what of them lies on a device.
-
-    Only processes that this very process was started with read it, as ``torch.distributed`` itself sends objects.
-    """
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return torch.from_numpy, (value.numpy().copy(),)
-        if isinstance(value, DraftTree):
-            return DraftTree, (value.tokens, value.parents, value.depths, value.log_weights, value.sequence_index)
-        return NotImplemented
 
 
 def _differences(said: list[dict[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from caddtree.testing.inputs import DEFAULT_VOCABULARY_SIZE, tiny_target
 MakeStrategy = Callable[..., Any]
 
 
-class Contract:
+class Contract(abc.ABC):
     """The checks of every kind. Subclass the contract of a kind and say what is checked.
 
     The attributes below are the author's side; ``strategy`` is the only one that must be given. A strategy that needs
@@ -78,9 +79,9 @@ class Contract:
 
         return made
 
+    @abc.abstractmethod
     def observe(self, strategy: Any, target_model: Any) -> object:
         """Return all that can be seen of a strategy, comparable with ``==``; each kind says what that is."""
-        raise NotImplementedError
 
     def test_a_recipe_can_name_it(self) -> None:
         """The registry takes the class, and its options are those that a recipe may give."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from caddtree.experiments.engines.messages import Finished, Refused
@@ -29,12 +28,14 @@ class RayWorker:
         """Return where it lives, for people."""
         return f"on {socket.gethostname()} (process {os.getpid()})"
 
-    def load(self, software: Mapping[str, str], job: bytes, device: str | None, log_level: str) -> Iterator[Any]:
+    def load(
+        self, software: Mapping[str, str], job: Sequence[Any], device: str | None, log_level: str
+    ) -> Iterator[Any]:
         """Load and warm up every variant; yield what :meth:`Worker.load` yields, and :class:`Finished` or ``Refused``.
 
         Args:
             software: What the process that plans and stores runs on; this one must run on the same.
-            job: The pickled job; another version of the package might not even read it.
+            job: A reference to the job in a list, so that it is not read before: another version might not be able to.
             device: As :class:`Worker` takes it.
             log_level: Of the package's own messages.
         """
@@ -42,9 +43,11 @@ class RayWorker:
         logging.getLogger("caddtree").setLevel(log_level)
         try:
             _check(software)
+            import ray
+
             from caddtree.experiments.worker import Worker
 
-            self._worker = Worker(pickle.loads(job), device=device)
+            self._worker = Worker(ray.get(job[0]), device=device)
         except Exception as error:
             yield Refused(_known(error))
             return

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import re
 import textwrap
 import time
@@ -221,7 +220,7 @@ class _Member:
         device = "cuda" if self.seat.num_gpus and target.device.startswith("cuda") else None
         level = os.environ.get("CADDTREE_LOG", "INFO").upper()
         stream = self.actor.load.options(num_returns="streaming")
-        self._wait_for(stream.remote(software(), pickle.dumps(self._job), device, level))
+        self._wait_for(stream.remote(software(), [ray.put(self._job)], device, level))
 
     def begin(self, assignment: Assignment) -> None:
         """Run a block."""
