@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.drafters.dflash import DFlash
 from caddtree.drafters.dflash_checkpoint import write_checkpoint
 from caddtree.drafters.dflash_network import DFlashConfig, DFlashNetwork

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from caddtree.core.decoder import Decoder
     from caddtree.core.errors import CaddtreeError
     from caddtree.core.options import GenerationOptions
-    from caddtree.core.pipeline import Decoder
     from caddtree.core.records import Chunk, Generation, Round
     from caddtree.core.target import Target
     from caddtree.loading import load
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CaddtreeError": "caddtree.core.errors",
     "GenerationOptions": "caddtree.core.options",
-    "Decoder": "caddtree.core.pipeline",
+    "Decoder": "caddtree.core.decoder",
     "Chunk": "caddtree.core.records",
     "Generation": "caddtree.core.records",
     "Round": "caddtree.core.records",

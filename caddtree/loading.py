@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 
 from caddtree import __version__
+from caddtree.core.decoder import Decoder, Observer
 from caddtree.core.errors import CheckpointError, CompatibilityError
 from caddtree.core.group import Group
-from caddtree.core.pipeline import Decoder, Observer
 from caddtree.core.target import Target, is_sharded, target_fingerprint
 from caddtree.plugins.recipe import Recipe, TargetOptions, load_recipe
 from caddtree.plugins.registry import default_registry

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import caddtree
 from caddtree.core.acceptance import Walk
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.core.text import encode_prompt
 from caddtree.core.tree_packet import pack_tree, unpack

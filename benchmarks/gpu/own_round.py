@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from caddtree.core.acceptance import AcceptanceRule, Walk
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.frontier import heaviest_prefixes
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder, Session
+from caddtree.core.pipeline import Session
 from caddtree.core.protocols import Drafter, DraftRequest, TreeBuilder, Verifier
 from caddtree.core.sampler import Sampler
 from caddtree.core.target import Target, TargetState

@@ -21,7 +21,7 @@ from caddtree.core.stages import stage
 from caddtree.core.streamer import Streamer, streaming
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
 
 
 @attrs.frozen(eq=False)

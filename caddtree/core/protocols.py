@@ -20,7 +20,7 @@ from caddtree.core.marginals import Marginals
 
 if TYPE_CHECKING:
     from caddtree.core.acceptance import AcceptanceRule, Walk
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
     from caddtree.core.target import Target, TargetState
 
 DraftState = Any

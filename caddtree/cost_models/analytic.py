@@ -15,7 +15,7 @@ from caddtree.core.errors import CostModelError
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 

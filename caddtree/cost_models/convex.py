@@ -19,7 +19,7 @@ from caddtree.cost_models.measured import obtain_profile
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 

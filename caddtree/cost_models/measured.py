@@ -11,7 +11,7 @@ from caddtree.core.errors import CostModelError
 from caddtree.core.profile import Profile, read_profile
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ from typing import Any
 import attrs
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import GroupError, InputError
-from caddtree.core.pipeline import Decoder, Session
+from caddtree.core.pipeline import Session
 from caddtree.core.records import Generation
 from caddtree.core.text import encode_prompt
 from caddtree.diagnosis.kept_profile import KeptProfile, kept_profile

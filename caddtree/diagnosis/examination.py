@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CheckpointError, CompatibilityError, GroupError, InputError
-from caddtree.core.pipeline import Decoder
 from caddtree.diagnosis.checks import acceptance, dtype, head, kernels, layer_ids, mask_token, profile, rope, vocabulary
 from caddtree.diagnosis.evidence import Evidence, gather
 from caddtree.diagnosis.findings import Diagnosis, Finding

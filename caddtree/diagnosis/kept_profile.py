@@ -13,7 +13,7 @@ from caddtree.profiling import profile_key, profile_path
 from caddtree.profiling.store import LARGEST_COUNT
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
 
 
 @attrs.frozen(eq=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import caddtree
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.experiments.prompts import read_prompts
 
 _DEMO = Path(caddtree.__file__).parent / "models" / "demo"

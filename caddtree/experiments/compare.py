@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import InputError
-from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Generation
 from caddtree.experiments.acceptance import tau_over_rounds
 from caddtree.experiments.fingerprint import machine_facts

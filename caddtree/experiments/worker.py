@@ -18,10 +18,11 @@ from typing import Any
 import attrs
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CaddtreeError, InputError
 from caddtree.core.learned import LongRunSpeed
 from caddtree.core.options import GenerationOptions
-from caddtree.core.pipeline import Decoder, Session
+from caddtree.core.pipeline import Session
 from caddtree.core.records import Generation
 from caddtree.core.text import encode_prompt
 from caddtree.experiments.engines.messages import Began, Loading, Message

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from caddtree.core.profile import Profile
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder, Session
+    from caddtree.core.decoder import Decoder
+    from caddtree.core.pipeline import Session
 
 logger = logging.getLogger(__name__)
 

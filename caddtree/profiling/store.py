@@ -22,7 +22,7 @@ from caddtree.core.target import target_fingerprint
 from caddtree.profiling.measure import measure_profile, usable_contexts
 
 if TYPE_CHECKING:
-    from caddtree.core.pipeline import Decoder
+    from caddtree.core.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 

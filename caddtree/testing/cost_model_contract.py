@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.core.protocols import CostModel
 from caddtree.plugins.hooks import Kind
 from caddtree.testing.claims import must_work, require

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.protocols import Drafter, DraftRequest
 from caddtree.core.target import Target
 from caddtree.plugins.hooks import Kind

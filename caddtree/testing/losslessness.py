@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.core.records import Generation, Round
 from caddtree.testing.claims import must_work, require
 from caddtree.testing.inputs import known_tokens, repeating_texts

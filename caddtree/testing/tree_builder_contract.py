@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from caddtree.core.context import RoundContext
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.protocols import TreeBuilder
 from caddtree.plugins.hooks import Kind
 from caddtree.testing import tree_checks

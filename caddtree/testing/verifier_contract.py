@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from caddtree.core.acceptance import AcceptanceRule, MatchChoice, Walk
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import NumericalError
-from caddtree.core.pipeline import Decoder
 from caddtree.core.protocols import Verifier
 from caddtree.core.sampler import Sampler
 from caddtree.core.target import Target, TargetState

@@ -12,7 +12,7 @@ import attrs
 import torch
 from safetensors.torch import load_file
 
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.core.protocols import TreeBuilder
 from caddtree.core.records import Generation
 from caddtree.drafters.dflash import DFlash

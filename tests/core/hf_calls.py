@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.protocols import DraftRequest
 from caddtree.core.records import Round
 from caddtree.tree_builders.ddtree import DDTree

@@ -12,9 +12,9 @@ import torch
 
 from caddtree.core.acceptance import MatchChoice, Walk
 from caddtree.core.context import RoundContext
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.sampler import Sampler, gumbel_noise
 from caddtree.tree_builders.chain import Chain
 from caddtree.tree_builders.ddtree import DDTree

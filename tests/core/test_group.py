@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.group import Alone
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.tree_builders.ddtree import DDTree
 from caddtree.verifiers.sdpa import SdpaVerifier

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import InputError, StageError
-from caddtree.core.pipeline import Decoder
 from caddtree.tree_builders.ddtree import DDTree
 from caddtree.verifiers.sdpa import SdpaVerifier
 from tests.core.hf_calls import make_both

@@ -7,8 +7,8 @@ import math
 import attrs
 import pytest
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.learned import CostScale, LongRunSpeed
-from caddtree.core.pipeline import Decoder
 from caddtree.core.records import Round, StageSeconds
 from caddtree.cost_models.analytic import AnalyticCostModel
 from caddtree.drafters.ngram import Ngram

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import StageError
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.protocols import DraftRequest
 from caddtree.plugins.recipe import load_recipe
 from caddtree.plugins.registry import default_registry

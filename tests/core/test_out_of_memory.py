@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import ResourceError
 from caddtree.core.kv_cache import TreeCache
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.runtime import StaticRunner
 from caddtree.tree_builders.ddtree import DDTree

@@ -14,10 +14,10 @@ import torch
 from tokenizers import normalizers
 from torch._subclasses.fake_tensor import FakeTensor
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import InputError, NumericalError, StageError
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.drafters.ngram import Ngram
 from caddtree.drafters.none import NoDrafter

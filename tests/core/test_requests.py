@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CompatibilityError, InputError
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.sampler import Sampler, gumbel_noise
 from caddtree.core.target import Target
 from caddtree.core.text import encode_prompt

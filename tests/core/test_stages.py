@@ -6,8 +6,8 @@ import attrs
 import numpy as np
 import pytest
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import StageError
-from caddtree.core.pipeline import Decoder
 from caddtree.cost_models.analytic import AnalyticCostModel
 from caddtree.drafters.ngram import Ngram
 from caddtree.tree_builders.caddtree import CaDDTree

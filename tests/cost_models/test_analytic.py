@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import Qwen3Config
 
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.cost_models.analytic import AnalyticCostModel, ModelWork
 from caddtree.drafters.ngram import Ngram
 from caddtree.tree_builders.caddtree import CaDDTree

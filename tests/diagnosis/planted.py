@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import caddtree
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.diagnosis.evidence import Evidence, gather
 from caddtree.diagnosis.findings import Finding
 from caddtree.experiments.prompts import read_prompts

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import InputError
-from caddtree.core.pipeline import Decoder
 from caddtree.diagnosis import examination
 from caddtree.diagnosis.evidence import gather
 from caddtree.diagnosis.examination import CHECKS, examine, examine_recipe

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import caddtree.diagnosis.checks.dtype as dtype_module
+from caddtree.core.decoder import Decoder
 from caddtree.core.options import RuntimeOptions
-from caddtree.core.pipeline import Decoder
 from caddtree.core.profile import Profile, read_profile
 from caddtree.core.records import Generation
 from caddtree.core.target import Target

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CompatibilityError
-from caddtree.core.pipeline import Decoder
 from caddtree.core.protocols import DraftRequest
 from caddtree.core.target import Target
 from caddtree.drafters.dflash import DFlash

@@ -8,8 +8,8 @@ import attrs
 import numpy as np
 import pytest
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import InputError
-from caddtree.core.pipeline import Decoder
 from caddtree.drafters.ngram import Ngram
 from caddtree.drafters.none import NoDrafter
 from caddtree.experiments.compare import compare, geometric_mean

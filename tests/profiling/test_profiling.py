@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import caddtree
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CostModelError
 from caddtree.core.options import GenerationOptions
-from caddtree.core.pipeline import Decoder, Session
+from caddtree.core.pipeline import Session
 from caddtree.core.profile import RoundSeconds
 from caddtree.core.records import StageSeconds
 from caddtree.core.target import Target

@@ -18,10 +18,10 @@ import torch
 
 import caddtree
 from caddtree.core.acceptance import Walk
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CaddtreeError
 from caddtree.core.marginals import Marginals
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.loading import load_model
 from caddtree.plugins.recipe import load_recipe

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.hf_generate import TorchSampler
-from caddtree.core.pipeline import Decoder
 from caddtree.core.sampler import Sampler
 from caddtree.core.target import Target
 from caddtree.drafters.dflash import DFlash

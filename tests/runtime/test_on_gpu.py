@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import caddtree
+from caddtree.core.decoder import Decoder
 from caddtree.core.options import RuntimeOptions
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.drafters.dflash import DFlash
 from caddtree.drafters.none import NoDrafter

@@ -11,8 +11,8 @@ import attrs
 import pytest
 import torch
 
+from caddtree.core.decoder import Decoder
 from caddtree.core.draft_tree import DraftTree
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.core.tree_packet import pack_tree, packet_size, unpack
 from caddtree.drafters.dflash import DFlash

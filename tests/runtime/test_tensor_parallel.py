@@ -16,9 +16,9 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM, GPT2Config
 
 import caddtree
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CompatibilityError, ResourceError
 from caddtree.core.group import Alone
-from caddtree.core.pipeline import Decoder
 from caddtree.core.target import Target
 from caddtree.runtime import tensor_parallel, watch
 from caddtree.tree_builders.ddtree import DDTree

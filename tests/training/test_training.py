@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.core.target import Target, target_fingerprint
 from caddtree.drafters.dflash import DFlash
 from caddtree.drafters.dflash_checkpoint import read_config

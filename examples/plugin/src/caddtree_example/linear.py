@@ -5,7 +5,7 @@ import math
 import attrs
 import numpy as np
 from attrs.validators import ge, gt, instance_of, lt
-from caddtree.core.pipeline import Decoder
+from caddtree.core.decoder import Decoder
 from caddtree.plugins.hooks import KindRegistry, hookimpl
 from numpy.typing import NDArray
 
