@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test example slow bench lint format types clean
+.PHONY: setup demo test example docs slow bench lint format types clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ example: setup
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(EXAMPLE) ./examples/plugin
 	cd examples/plugin && OMP_NUM_THREADS=1 PYTHONPATH=$(EXAMPLE) $(CURDIR)/$(BIN)/python -m pytest --quiet
 	PYTHONPATH=$(EXAMPLE) $(BIN)/caddtree generate "def main(" --recipe examples/plugin/example.yaml --max-new-tokens 64
+
+# every warning is an error; the pages are then in build/docs/index.html
+docs: setup
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet docs build/docs
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
