@@ -12,10 +12,12 @@ from typing import Any
 import attrs
 
 from caddtree import __version__
-from caddtree.core.decoder import Decoder, Observer
+from caddtree.core.decoder import Decoder
 from caddtree.core.errors import CheckpointError, CompatibilityError
 from caddtree.core.group import Group
+from caddtree.core.protocols import Observer
 from caddtree.core.target import Target, is_sharded, target_fingerprint
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.recipe import Recipe, TargetOptions, load_recipe
 from caddtree.plugins.registry import default_registry
 from caddtree.runtime.choice import runner_for
@@ -42,7 +44,7 @@ def load(
         sets: ``a.b=value`` texts that replace single keys.
         model: A Hugging Face causal LM to use instead of loading the recipe's target.
         tokenizer: Its tokenizer.
-        observers: Called after every round.
+        observers: Watch besides those of the recipe.
 
     Raises:
         RecipeError: With every error of the recipe.
@@ -67,10 +69,11 @@ def load(
 
 def _decoder(checked: Recipe, model: Any, tokenizer: Any, observers: Sequence[Observer], group: Group) -> Decoder:
     registry = default_registry()
-    strategies = {
-        kind: registry.create(kind, checked.stage(kind).name, checked.stage(kind).options)
-        for kind in ("drafter", "tree_builder", "cost_model", "verifier")
-    }
+    strategies = {kind: registry.create(kind, checked.stage(kind).name, checked.stage(kind).options) for kind in STAGES}
+    made = [registry.create("observer", choice.name, choice.options) for choice in checked.observers]
+    if group.rank > 0:
+        # the first process speaks for all; a rule must be there in each, because all wait for its answer
+        made = [observer for observer in made if hasattr(observer, "ends_text")]
     target = Target(
         model,
         prefill_chunk=checked.target.prefill_chunk,
@@ -80,7 +83,9 @@ def _decoder(checked: Recipe, model: Any, tokenizer: Any, observers: Sequence[Ob
         runner=runner_for(model, checked.runtime),
         group=group,
     )
-    return Decoder(target=target, tokenizer=tokenizer, options=checked.generation, observers=observers, **strategies)
+    return Decoder(
+        target=target, tokenizer=tokenizer, options=checked.generation, observers=[*made, *observers], **strategies
+    )
 
 
 def load_model(options: TargetOptions) -> tuple[Any, Any]:

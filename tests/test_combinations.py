@@ -13,14 +13,14 @@ import pytest
 import caddtree
 from caddtree.core.errors import CompatibilityError, RecipeError
 from caddtree.loading import load_model
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.registry import default_registry
 from caddtree.profiling import store
 from caddtree.profiling.measure import measure_profile
 from tests.tiny_models import plain_greedy
 from tests.tiny_pair import write_pair
 
-NAMES = {kind: default_registry().names(kind) for kind in KINDS}
+NAMES = {kind: default_registry().names(kind) for kind in STAGES}
 REFUSED: dict[tuple[str, ...], str] = {}
 """Combinations that cannot work together, by name in the order of the pipeline, and what the refusal says."""
 SEEN = list(range(1, 200))

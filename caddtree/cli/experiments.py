@@ -64,6 +64,9 @@ def sweep(
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; RUN/report else.")] = None,
+    section: Annotated[
+        list[str] | None, typer.Option(help="A section of a plugin, besides those that the experiment names.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Write the report of a run: Markdown, LaTeX, one page of HTML, its pictures and the figures as CSV and JSON."""
@@ -71,7 +74,7 @@ def report(
     from caddtree.experiments.summary import summarise
     from caddtree.reports import write_report
 
-    written = write_report(run, run / "report" if output is None else output)
+    written = write_report(run, run / "report" if output is None else output, sections=section or ())
     if json_:
         print(json.dumps(summarise(RunFolder(run).read()).to_dict()))
         return

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import torch
@@ -15,9 +15,9 @@ from caddtree.core.errors import CompatibilityError, InputError
 from caddtree.core.learned import AcceptanceAlarm, CostScale, LongRunSpeed
 from caddtree.core.options import GenerationOptions
 from caddtree.core.pipeline import Session, TokenIsLast
-from caddtree.core.protocols import CostModel, Drafter, TreeBuilder, Verifier
+from caddtree.core.protocols import CostModel, Drafter, Observer, TreeBuilder, Verifier
 from caddtree.core.provider import named
-from caddtree.core.records import Chunk, Generation, Round
+from caddtree.core.records import Chunk, Generation
 from caddtree.core.sampler import Processor, Sampler
 from caddtree.core.stages import setting_up
 from caddtree.core.streamer import Streamer, streaming
@@ -27,13 +27,6 @@ from caddtree.core.text import encode_prompt
 logger = logging.getLogger(__name__)
 
 _PROMPT_SHOWN = 60
-
-
-class Observer(Protocol):
-    """Sees every round after it happened."""
-
-    def on_round(self, round_: Round) -> None:
-        """Take note of a round; an exception here ends the request."""
 
 
 class Decoder:
@@ -47,7 +40,7 @@ class Decoder:
         verifier: Runs the target over the tree.
         cost_model: Seconds of a round; needed by builders that ask for it.
         options: Defaults of a request.
-        observers: Called after every round.
+        observers: See rounds and finished requests, or say where a text ends.
 
     Raises:
         CompatibilityError: If two parts cannot work together.
@@ -123,9 +116,14 @@ class Decoder:
     def stream(self, prompt: Any, *, should_stop: Callable[[], bool] | None = None, **options: Any) -> Iterator[Chunk]:
         """Yield the answer as it is made: the chunk of prefill, then one chunk per round."""
         session = self.open(prompt, should_stop=should_stop, **options)
-        yield session.first_chunk
-        while session.finish_reason is None:
-            yield session.step()
+        try:
+            yield session.first_chunk
+            while session.finish_reason is None:
+                yield session.step()
+        except GeneratorExit:
+            # nobody listens any more: that is an end, too
+            session.close()
+            raise
 
     def open(
         self,

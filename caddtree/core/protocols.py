@@ -1,4 +1,4 @@
-"""The four strategy kinds, each a protocol of a few methods.
+"""The four strategy kinds and the observers, each a protocol of a few methods.
 
 A strategy holds options and weights. What belongs to one sequence lives in the state object that the strategy
 hands out; what is learned while running belongs to the decoder.
@@ -21,6 +21,7 @@ from caddtree.core.marginals import Marginals
 if TYPE_CHECKING:
     from caddtree.core.acceptance import AcceptanceRule, Walk
     from caddtree.core.decoder import Decoder
+    from caddtree.core.records import Generation, Round
     from caddtree.core.target import Target, TargetState
 
 DraftState = Any
@@ -125,3 +126,35 @@ class Verifier(Protocol):
         Raises:
             NumericalError: If any row of the logits is not finite.
         """
+
+
+@runtime_checkable
+class RoundObserver(Protocol):
+    """An observer that sees every round after it happened."""
+
+    def on_round(self, round_: Round) -> None:
+        """Take note of a round; an exception here ends the request."""
+
+
+@runtime_checkable
+class FinishObserver(Protocol):
+    """An observer that sees every request that comes to an end, a cancelled one too."""
+
+    def on_finish(self, generation: Generation) -> None:
+        """Take note of what came out; an exception here ends the request. One that fails halfway is not seen."""
+
+
+@runtime_checkable
+class StopRule(Protocol):
+    """An observer that says where a text ends, besides stop tokens and stop strings.
+
+    It is asked token by token, so that a text ends at the same token whatever was drafted. That holds only if the
+    answer follows from ``tokens`` alone: what a rule remembers, or reads off a clock, depends on the rounds.
+    """
+
+    def ends_text(self, tokens: Sequence[int]) -> bool:
+        """Tell whether the last of the answer's token ids so far is the last one; the prompt is not in ``tokens``."""
+
+
+Observer = RoundObserver | FinishObserver | StopRule
+"""What watches a decoder: one or more of the three, in one class. It never changes a token, only where a text ends."""

@@ -76,6 +76,8 @@ class Generation:
     num_prompt_tokens: int
     prefill_seconds: float
     rounds: tuple[Round, ...]
+    stopped_by: str | None = None
+    """Class of the observer whose rule ended the text; None where it ended by itself or by the request."""
 
     @property
     def decode_seconds(self) -> float:
@@ -104,6 +106,7 @@ class Generation:
             "text": self.text,
             "token_ids": list(self.token_ids),
             "finish_reason": self.finish_reason,
+            "stopped_by": self.stopped_by,
             "num_prompt_tokens": self.num_prompt_tokens,
             "prefill_seconds": self.prefill_seconds,
             "decode_seconds": self.decode_seconds,

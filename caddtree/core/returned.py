@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,16 @@ def check_marginals(marginals: Marginals, vocabulary_size: int) -> None:
                 raise ValueError(f"marginals.tokens[{depth}] must lie in 0..{vocabulary_size - 1}, found {token}")
         if len(set(tokens)) < len(tokens):
             raise ValueError(f"marginals.tokens[{depth}] holds a token twice; each may be drafted once")
+
+
+def check_ends_text(answer: object) -> None:
+    """Refuse what is neither yes nor no: a rule that forgets its return would never end a text.
+
+    Raises:
+        TypeError: Names what was found.
+    """
+    if not isinstance(answer, bool | np.bool_):
+        raise TypeError(f"ends_text must return True or False, found {type(answer).__name__}")
 
 
 def check_tree(tree: object, context: RoundContext, vocabulary_size: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 
 from caddtree.core.options import GenerationOptions
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.nodes import (
     BrokenNode,
     Entry,
@@ -27,7 +27,7 @@ from caddtree.plugins.nodes import (
 from caddtree.plugins.options import nearest
 
 _REQUEST_KEYS = tuple(field.name for field in attrs.fields(GenerationOptions))
-_SECTIONS = (*KINDS, "runtime", "generation")
+_SECTIONS = (*STAGES, "runtime", "generation")
 
 
 @attrs.frozen
@@ -124,7 +124,7 @@ def _place(key: str, entry: Entry, problems: list[Problem]) -> tuple[str, str | 
             return None
         return "generation", key
     if section not in _SECTIONS or "." in option:
-        known = (*KINDS, *(name for name in _REQUEST_KEYS if name != "seed"), "runtime")
+        known = (*STAGES, *(name for name in _REQUEST_KEYS if name != "seed"), "runtime")
         problems.append(
             Problem(entry.key_origin, f"is nothing to vary; {nearest(section, known)}, or SECTION.OPTION", path)
         )
@@ -147,10 +147,10 @@ def _choices(
         yield Choice(f"{option}={text}", _section(section, inner), frozenset({text, f"{option}={text}"}))
     elif isinstance(value, MappingNode) and value.entries:
         yield from _multiplied(value, section)
-    elif isinstance(value, ScalarNode) and isinstance(value.value, str) and section in KINDS:
+    elif isinstance(value, ScalarNode) and isinstance(value.value, str) and section in STAGES:
         yield Choice(value.value, stage_sections(value, section), frozenset({value.value}))
     else:
-        wanted = "the name of a strategy or a mapping" if section in KINDS else "a mapping of its options"
+        wanted = "the name of a strategy or a mapping" if section in STAGES else "a mapping of its options"
         problems.append(Problem(value.origin, f"must be {wanted}, found {shown(plain_value(value))}", path))
 
 

@@ -10,7 +10,7 @@ from attrs.validators import ge, gt, instance_of, le, optional
 from caddtree.core.errors import InputError
 from caddtree.core.options import GenerationOptions
 from caddtree.experiments.datasets import DatasetChoice
-from caddtree.plugins.recipe import Recipe
+from caddtree.plugins.recipe import Recipe, StageChoice
 
 PLAIN = "plain"
 """The variant that every experiment has: plain decoding of the same target, in the same loop."""
@@ -79,3 +79,5 @@ class Experiment:
     options: RunOptions
     text: str
     """As it was written."""
+    report_sections: tuple[StageChoice, ...] = ()
+    """Sections that plugins add to its report."""

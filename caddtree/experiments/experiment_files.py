@@ -14,7 +14,8 @@ from caddtree.core.errors import InputError, RecipeError
 from caddtree.experiments.axes import Axis, Choice, combinations, read_axes, stage_sections
 from caddtree.experiments.datasets import DatasetChoice
 from caddtree.experiments.definition import PLAIN, Experiment, RunOptions, Setting, Variant
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.choices import read_choices
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.merging import merge, read_sets
 from caddtree.plugins.nodes import (
     BrokenNode,
@@ -38,7 +39,7 @@ from caddtree.plugins.yaml_reader import read_file
 from caddtree.plugins.yaml_writer import write_yaml
 
 _OPTIONS = tuple(field.name for field in attrs.fields(RunOptions))
-_KEYS = ("description", "base", "fixed", "axes", "variants", "exclude", "baseline", "datasets", *_OPTIONS)
+_KEYS = ("description", "base", "fixed", "axes", "variants", "exclude", "baseline", "datasets", "report", *_OPTIONS)
 
 
 @functools.cache
@@ -115,6 +116,7 @@ class _Reader:
         variants = self._variants(base, [axis for axis in axes if not axis.is_setting])
         settings = self._settings(base, [axis for axis in axes if axis.is_setting])
         datasets = self._datasets(options)
+        sections = read_choices(self.root.get("report"), "report_section", "report", default_registry, self.problems)
         baseline = self._text_of("baseline") or PLAIN
         known = [variant.name for variant in variants]
         if variants and baseline not in known:
@@ -134,6 +136,7 @@ class _Reader:
             datasets=tuple(datasets),
             options=options,
             text=write_yaml(plain_value(self.root)),
+            report_sections=sections,
         )
 
     def _options(self) -> RunOptions | None:
@@ -240,7 +243,7 @@ class _Reader:
         if not isinstance(node, MappingNode):
             self._refuse(node.origin, "must be sections of a recipe, as in {tree_builder: chain}", path)
             return None
-        for section in ("target", "generation"):
+        for section in ("target", "observers", "preprocessors", "generation"):
             if section in node.entries:
                 message = "holds for all variants: put it into fixed, or vary request options as an axis"
                 self._refuse(node.entries[section].key_origin, message, f"{path}.{section}")
@@ -359,7 +362,7 @@ def _plain_sections(origin: Origin) -> MappingNode:
 def _with_named_stages(sections: MappingNode) -> MappingNode:
     """Return sections with every stage that is given by its name alone written out."""
     entries = dict(sections.entries)
-    for kind in KINDS:
+    for kind in STAGES:
         if kind in entries and isinstance(entries[kind].node, ScalarNode):
             entries[kind] = stage_sections(entries[kind].node, kind).entries[kind]
     return MappingNode(entries, sections.origin)

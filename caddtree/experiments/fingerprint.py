@@ -16,7 +16,7 @@ from typing import Any
 
 import caddtree
 from caddtree.experiments.definition import Variant
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.recipe import Recipe
 from caddtree.plugins.registry import default_registry
 
@@ -33,15 +33,15 @@ _HASHED_BYTES = 64 << 20
 def fingerprint(variant: Variant) -> str:
     """Return a hash of code, versions and model files; a result that was made with another one is stale."""
     recipe = variant.recipe
-    providers = {
-        kind: str(default_registry().info(kind, recipe.stage(kind).name).provider) for kind in KINDS
-    }  # fmt: skip
+    used = [default_registry().info(kind, recipe.stage(kind).name) for kind in STAGES]
+    # an observer may say where a text ends
+    used += [default_registry().info("observer", choice.name) for choice in recipe.observers]
     state = {
         "code": _code_hash(),
         "versions": versions(),
         "python": platform.python_version(),
-        "providers": providers,
-        "plugins": [_plugin_hash(default_registry().get(kind, recipe.stage(kind).name)) for kind in KINDS],
+        "providers": [str(info.provider) for info in used],
+        "plugins": [_plugin_hash(info.strategy_class) for info in used],
         "files": {path: _folder_hash(Path(path)) for path in _model_paths(recipe)},
     }
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
@@ -138,7 +138,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def _model_paths(recipe: Recipe) -> list[str]:
     """Return the local files and folders that a recipe names."""
     paths = [recipe.target.model]
-    for kind in KINDS:
+    for kind in STAGES:
         stage = recipe.stage(kind)
         options = default_registry().info(kind, stage.name).options
         paths += [str(stage.options[o.name]) for o in options if o.is_path and stage.options.get(o.name)]

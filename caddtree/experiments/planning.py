@@ -91,6 +91,7 @@ def make_plan(experiment: Experiment, prompts: Mapping[str, Sequence[PromptRecor
         fingerprints={variant.name: fingerprint(variant) for variant in experiment.variants},
         cells=cells,
         text=experiment.text,
+        report_sections=tuple({"name": each.name, **each.options} for each in experiment.report_sections),
     )
     return plan, tuple(blocks)
 

@@ -56,6 +56,8 @@ class Plan:
     """In the order in which they are run."""
     text: str
     """The experiment as it was written."""
+    report_sections: tuple[dict[str, Any], ...] = ()
+    """Sections of plugins in its report, each with its ``name`` and options."""
 
 
 @attrs.frozen(eq=False)
@@ -179,7 +181,8 @@ class RunFolder:
             raise InputError(f"{self.plan_path}: must be a plan of format {FORMAT_VERSION}, found {found!r}")
         try:
             cells = tuple(Cell(**cell) for cell in values.pop("cells"))
-            return Plan(**{**values, "datasets": tuple(values["datasets"])}, cells=cells)
+            sections = tuple(values.pop("report_sections", ()))
+            return Plan(**{**values, "datasets": tuple(values["datasets"])}, cells=cells, report_sections=sections)
         except (KeyError, TypeError) as error:
             raise InputError(f"{self.plan_path}: is no plan of a run: {error}") from error
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import attrs
 
-from caddtree.plugins.hooks import KINDS, Kind
+from caddtree.plugins.hooks import STAGES, Stage
 
 
 @attrs.frozen
 class Conflict:
     """Two chosen parts that cannot work together."""
 
-    kind: Kind
+    kind: Stage
     """The stage that needs something."""
-    other: Kind
+    other: Stage
     """The stage that lacks it."""
     word: str
 
@@ -39,18 +39,18 @@ def check_declarations(strategy_class: type) -> None:
         TypeError: If ``requires`` is no mapping from kinds to words, or ``lacks`` holds anything but words.
     """
     requires = getattr(strategy_class, "requires", {})
-    if not isinstance(requires, Mapping) or not set(requires) <= set(KINDS):
-        raise TypeError(f"requires must map kinds ({', '.join(KINDS)}) to words, found {requires!r}")
+    if not isinstance(requires, Mapping) or not set(requires) <= set(STAGES):
+        raise TypeError(f"requires must map kinds ({', '.join(STAGES)}) to words, found {requires!r}")
     for words in (*requires.values(), getattr(strategy_class, "lacks", ())):
         if not isinstance(words, list | tuple | set | frozenset) or not all(isinstance(word, str) for word in words):
             raise TypeError(f"requires and lacks hold collections of words, found {words!r}")
 
 
-def check_combination(chosen: Mapping[Kind, type]) -> list[Conflict]:
+def check_combination(chosen: Mapping[Stage, type]) -> list[Conflict]:
     """Return every pair of chosen strategy classes that cannot work together."""
     return [
         Conflict(kind, other, word)
-        for kind in KINDS
+        for kind in STAGES
         if kind in chosen
         for other, words in _requires(chosen[kind]).items()
         if other in chosen
@@ -59,15 +59,15 @@ def check_combination(chosen: Mapping[Kind, type]) -> list[Conflict]:
     ]
 
 
-def works_with(kind: Kind, candidate: type, conflict: Conflict) -> bool:
+def works_with(kind: Stage, candidate: type, conflict: Conflict) -> bool:
     """Tell whether choosing ``candidate`` for its kind would end the conflict."""
     if kind == conflict.kind:
         return conflict.word not in _requires(candidate).get(conflict.other, ())
     return conflict.word not in _lacks(candidate)
 
 
-def _requires(strategy_class: Any) -> Mapping[Kind, Collection[str]]:
-    found: Mapping[Kind, Collection[str]] = getattr(strategy_class, "requires", {})
+def _requires(strategy_class: Any) -> Mapping[Stage, Collection[str]]:
+    found: Mapping[Stage, Collection[str]] = getattr(strategy_class, "requires", {})
     return found
 
 

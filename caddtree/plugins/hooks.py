@@ -29,9 +29,17 @@ PROJECT_NAME = "caddtree"
 HOOK_API_VERSION = 1
 """Rises with every change of a hook that breaks a plugin written before it; a new hook or argument breaks none."""
 
-Kind = Literal["drafter", "tree_builder", "cost_model", "verifier"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The four kinds of strategies, in the order of the pipeline."""
+Stage = Literal["drafter", "tree_builder", "cost_model", "verifier"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""The four kinds that make a pipeline, in its order; a recipe has one strategy of each."""
+
+Extension = Literal["observer", "preprocessor", "report_section"]
+EXTENSIONS: tuple[Extension, ...] = get_args(Extension)
+"""The kinds around a pipeline; recipes and experiments list as many of each as they want."""
+
+Kind = Literal[Stage, Extension]
+KINDS: tuple[Kind, ...] = (*STAGES, *EXTENSIONS)
+"""Everything that a plugin may register."""
 
 hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
@@ -62,3 +70,18 @@ def register_cost_models(registry: KindRegistry) -> None:
 @hookspec
 def register_verifiers(registry: KindRegistry) -> None:
     """Add verifiers: draft tree -> accepted path and bonus token."""
+
+
+@hookspec
+def register_observers(registry: KindRegistry) -> None:
+    """Add observers: they see every round and every finished request, and may say where a text ends."""
+
+
+@hookspec
+def register_preprocessors(registry: KindRegistry) -> None:
+    """Add pre-processors of recipes: the sections as they were written -> what is to be changed in them."""
+
+
+@hookspec
+def register_report_sections(registry: KindRegistry) -> None:
+    """Add sections of reports: the records of a run -> title, text and tables."""

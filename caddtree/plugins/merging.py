@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import attrs
 
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.nodes import (
     BrokenNode,
     Entry,
-    ListNode,
     MappingNode,
     Node,
     Origin,
     Problem,
     ScalarNode,
+    moved,
     plain_value,
     shown,
 )
@@ -65,7 +65,7 @@ def read_sets(arguments: Sequence[str], problems: list[Problem]) -> MappingNode:
 def _merge_section(section: str, base: Node, over: Node) -> Node:
     if not isinstance(base, MappingNode) or not isinstance(over, MappingNode):
         return over
-    if section in KINDS:
+    if section in STAGES:
         name = over.get("name")
         if name is not None and plain_value(name) != plain_value(base.get("name") or BrokenNode(base.origin)):
             return over
@@ -86,18 +86,8 @@ def _read_value(text: str, origin: Origin, problems: list[Problem]) -> Node:
     if root is None or not (is_whole or (not isinstance(root, ScalarNode) and stripped[0] in "[{")):
         problems.append(Problem(origin, f"the value {shown(stripped)} is not a single value; put it in quotes"))
         return BrokenNode(origin)
-    return _moved(root, origin)
-
-
-def _moved(node: Node, origin: Origin) -> Node:
-    """Return the node with every place replaced: a line number means nothing on the command line."""
-    match node:
-        case ListNode():
-            return ListNode(tuple(_moved(item, origin) for item in node.items), origin)
-        case MappingNode():
-            moved = {key: Entry(origin, _moved(entry.node, origin)) for key, entry in node.entries.items()}
-            return MappingNode(moved, origin)
-    return attrs.evolve(node, origin=origin)
+    # a line number means nothing on the command line
+    return moved(root, origin)
 
 
 def _unite(first: MappingNode, second: MappingNode, path: str, problems: list[Problem]) -> MappingNode:

@@ -122,6 +122,17 @@ def find_broken(node: Node) -> bool:
     return isinstance(node, BrokenNode)
 
 
+def moved(node: Node, origin: Origin) -> Node:
+    """Return the node with every place in it replaced."""
+    match node:
+        case ListNode():
+            return ListNode(tuple(moved(item, origin) for item in node.items), origin)
+        case MappingNode():
+            entries = {key: Entry(origin, moved(entry.node, origin)) for key, entry in node.entries.items()}
+            return MappingNode(entries, origin)
+    return attrs.evolve(node, origin=origin)
+
+
 def node_from_python(value: object, origin: Origin, problems: list[Problem], path: str = "") -> Node:
     """Return the node of a value given in code; what a recipe cannot hold becomes a problem."""
     if value is None or isinstance(value, bool | int | float | str):

@@ -15,9 +15,10 @@ import attrs
 
 from caddtree.core.errors import RecipeError
 from caddtree.core.options import GenerationOptions
-from caddtree.plugins.hooks import Kind
+from caddtree.plugins.hooks import Stage
 from caddtree.plugins.merging import merge, read_sets
 from caddtree.plugins.nodes import MappingNode, Origin, Problem, join_problems, node_from_python
+from caddtree.plugins.preprocessing import preprocess
 from caddtree.plugins.recipe_check import check_recipe
 from caddtree.plugins.recipe_files import find_recipe, read_layers, shipped_recipes
 from caddtree.plugins.recipe_sections import Recipe, StageChoice, TargetOptions
@@ -33,7 +34,7 @@ __all__ = [
     "DEFAULT_STRATEGIES",
 ]
 
-DEFAULT_STRATEGIES: Mapping[Kind, str] = {"tree_builder": "caddtree", "cost_model": "table", "verifier": "sdpa"}
+DEFAULT_STRATEGIES: Mapping[Stage, str] = {"tree_builder": "caddtree", "cost_model": "table", "verifier": "sdpa"}
 """Strategies of the stages that a recipe may leave out."""
 
 
@@ -95,7 +96,13 @@ def recipe_from_layers(
     for layer in layers:
         merged = merge(merged, layer)
     merged = attrs.evolve(merged, origin=attrs.evolve(origin, line=None, column=None))
-    recipe = check_recipe(merged, default_registry if registry is None else lambda: registry, problems)
+    known = default_registry if registry is None else lambda: registry
+    before = len(problems)
+    merged = preprocess(merged, known, problems)
+    if len(problems) > before:
+        # what they would have changed cannot be judged
+        return None
+    recipe = check_recipe(merged, known, problems)
     return None if recipe is None else attrs.evolve(recipe, label=label)
 
 

@@ -6,16 +6,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from caddtree.core.errors import PluginError
 from caddtree.core.options import GenerationOptions, RuntimeOptions
+from caddtree.plugins.choices import read_choice, read_choices
 from caddtree.plugins.combination import check_combination, works_with
-from caddtree.plugins.hooks import KINDS, Kind
-from caddtree.plugins.nodes import BrokenNode, MappingNode, Node, Origin, Problem, ScalarNode, plain_value, shown
+from caddtree.plugins.hooks import STAGES, Stage
+from caddtree.plugins.nodes import BrokenNode, MappingNode, Node, Origin, Problem, plain_value, shown
 from caddtree.plugins.options import OptionInfo, check_options, constructor_arguments, nearest, options_of
 from caddtree.plugins.recipe_sections import Recipe, StageChoice, TargetOptions
 from caddtree.plugins.registry import Registry
 
-_SECTIONS = ("extends", "description", "target", *KINDS, "runtime", "generation")
+_SECTIONS = ("extends", "description", "preprocessors", "target", *STAGES, "observers", "runtime", "generation")
 _UNKNOWN_SHOWN = 20
 
 
@@ -33,10 +33,11 @@ def check_recipe(merged: MappingNode, registry: Callable[[], Registry], problems
     target = _plain_section(merged, "target", TargetOptions, problems)
     runtime = _plain_section(merged, "runtime", RuntimeOptions, problems)
     generation = _plain_section(merged, "generation", GenerationOptions, problems)
-    stages = {kind: _stage(merged, kind, registry, problems) for kind in KINDS}
+    observers = read_choices(merged.get("observers"), "observer", "observers", registry, problems)
+    stages = {kind: _stage(merged, kind, registry, problems) for kind in STAGES}
     chosen = {kind: stage for kind, stage in stages.items() if stage is not None}
     _refuse_conflicts(merged, chosen, registry, problems)
-    if len(problems) > before or target is None or runtime is None or generation is None or len(chosen) < len(KINDS):
+    if len(problems) > before or target is None or runtime is None or generation is None or len(chosen) < len(STAGES):
         return None
     return Recipe(
         target=target,
@@ -44,6 +45,7 @@ def check_recipe(merged: MappingNode, registry: Callable[[], Registry], problems
         tree_builder=chosen["tree_builder"],
         cost_model=chosen["cost_model"],
         verifier=chosen["verifier"],
+        observers=observers,
         runtime=runtime,
         generation=generation,
         description=description,
@@ -113,34 +115,16 @@ def _mapping(merged: MappingNode, section: str, problems: list[Problem]) -> Mapp
 
 
 def _stage(
-    merged: MappingNode, kind: Kind, registry: Callable[[], Registry], problems: list[Problem]
+    merged: MappingNode, kind: Stage, registry: Callable[[], Registry], problems: list[Problem]
 ) -> StageChoice | None:
     """Return the checked strategy of one stage; None if it could not be found, partly empty if it is wrong."""
     node = _mapping(merged, kind, problems)
-    name_node = None if node is None else node.get("name")
-    if node is None or isinstance(name_node, BrokenNode):
-        return None
-    path = f"{kind}.name"
-    if name_node is None:
-        known = ", ".join(registry().names(kind))
-        problems.append(Problem(node.origin, f"is missing; add one of {known}", path))
-        return None
-    name = name_node.value if isinstance(name_node, ScalarNode) else None
-    if not isinstance(name, str):
-        problems.append(Problem(name_node.origin, f"must be a string, found {shown(plain_value(name_node))}", path))
-        return None
-    try:
-        info = registry().info(kind, name)
-    except PluginError as error:
-        problems.append(Problem(name_node.origin, str(error), path))
-        return None
-    options = MappingNode({key: entry for key, entry in node.entries.items() if key != "name"}, node.origin)
-    return StageChoice(name, check_options(info.options, options, kind, f"{kind} {name}", problems))
+    return None if node is None else read_choice(node, kind, kind, registry, problems)
 
 
 def _refuse_conflicts(
     merged: MappingNode,
-    chosen: dict[Kind, StageChoice],
+    chosen: dict[Stage, StageChoice],
     registry: Callable[[], Registry],
     problems: list[Problem],
 ) -> None:
@@ -161,7 +145,7 @@ def _refuse_conflicts(
         problems.append(Problem(_name_origin(merged, conflict.kind), message, f"{conflict.kind}.name"))
 
 
-def _name_origin(merged: MappingNode, kind: Kind) -> Origin:
+def _name_origin(merged: MappingNode, kind: Stage) -> Origin:
     section = merged.get(kind)
     name = section.get("name") if isinstance(section, MappingNode) else None
     return (name or section or merged).origin

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from caddtree.core.options import GenerationOptions, RuntimeOptions
-from caddtree.plugins.hooks import KINDS, Kind
+from caddtree.plugins.hooks import STAGES, Stage
 from caddtree.plugins.options import OptionInfo, one_line_doc, options_of
 from caddtree.plugins.recipe import DEFAULT_STRATEGIES, shipped_recipes
 from caddtree.plugins.recipe_sections import TargetOptions
@@ -46,7 +46,7 @@ def recipe_schema(registry: Registry | None = None) -> Schema:
         registry: Whose strategies a recipe may name; everything installed when None.
     """
     strategies = (default_registry() if registry is None else registry).describe()
-    by_kind = {kind: [info for info in strategies if info.kind == kind] for kind in KINDS}
+    by_kind = {kind: [info for info in strategies if info.kind == kind] for kind in STAGES}
     definitions = {section: _section(options_class) for section, options_class in _SECTIONS.items()}
     definitions |= {_name(info): _strategy(info) for info in strategies}
     definitions |= {kind: _whole_stage(kind, infos) for kind, infos in by_kind.items()}
@@ -60,17 +60,17 @@ def recipe_schema(registry: Registry | None = None) -> Schema:
             "extends": _extends(),
             "description": {"description": "What the recipe is, in a line.", "type": ["string", "null"]},
             "target": _reference("target"),
-            **{kind: {"description": _kind_words(kind), "type": "object"} for kind in KINDS},
+            **{kind: {"description": _kind_words(kind), "type": "object"} for kind in STAGES},
             "runtime": _reference("runtime"),
             "generation": _reference("generation"),
         },
         "additionalProperties": False,
         "if": {"required": ["extends"]},
-        "then": {"properties": {kind: _reference(f"{kind}.changed") for kind in KINDS}},
+        "then": {"properties": {kind: _reference(f"{kind}.changed") for kind in STAGES}},
         "else": {
             "properties": {
                 "target": {"required": _required(options_of(TargetOptions))},
-                **{kind: _reference(kind) for kind in KINDS},
+                **{kind: _reference(kind) for kind in STAGES},
             },
             # a file with neither is there to be extended
             "dependentRequired": {"target": ["drafter"], "drafter": ["target"]},
@@ -100,7 +100,7 @@ def _strategy(info: StrategyInfo) -> Schema:
     return {"description": info.doc, **table, "properties": properties}
 
 
-def _whole_stage(kind: Kind, infos: Sequence[StrategyInfo]) -> Schema:
+def _whole_stage(kind: Stage, infos: Sequence[StrategyInfo]) -> Schema:
     """Return the schema of a stage in a recipe that extends nothing."""
     default = DEFAULT_STRATEGIES.get(kind)
     schema = _named_stage(kind, infos, with_required=True)
@@ -112,13 +112,13 @@ def _whole_stage(kind: Kind, infos: Sequence[StrategyInfo]) -> Schema:
     return {**schema, "else": _reference(f"{kind}.{default}")}
 
 
-def _changed_stage(kind: Kind, infos: Sequence[StrategyInfo]) -> Schema:
+def _changed_stage(kind: Stage, infos: Sequence[StrategyInfo]) -> Schema:
     """Return the schema of a stage in a recipe that extends another: without a name, options of any strategy."""
     names = sorted({option.name for info in infos for option in info.options})
     return {**_named_stage(kind, infos, with_required=False), "else": {"propertyNames": {"enum": names}}}
 
 
-def _named_stage(kind: Kind, infos: Sequence[StrategyInfo], *, with_required: bool) -> Schema:
+def _named_stage(kind: Stage, infos: Sequence[StrategyInfo], *, with_required: bool) -> Schema:
     choices = "\n".join(f"{info.name}: {info.doc}" for info in infos)
     return {
         "description": _kind_words(kind),
@@ -262,8 +262,8 @@ def _is_json(value: Any) -> bool:
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
-def _kind_words(kind: Kind) -> str:
-    words: Mapping[Kind, str] = {
+def _kind_words(kind: Stage) -> str:
+    words: Mapping[Stage, str] = {
         "drafter": "Proposes what may come next: a draft model, or none.",
         "tree_builder": "Chooses a draft tree, and its size, from what the drafter proposes.",
         "cost_model": "Says how long a round takes by the number of its draft nodes.",

@@ -9,7 +9,7 @@ import attrs
 from attrs.validators import optional
 
 from caddtree.core.options import GenerationOptions, RuntimeOptions
-from caddtree.plugins.hooks import KINDS, Kind
+from caddtree.plugins.hooks import STAGES, Stage
 from caddtree.plugins.nodes import shown
 from caddtree.plugins.yaml_writer import write_yaml
 
@@ -51,7 +51,7 @@ class TargetOptions:
 
 @attrs.frozen
 class StageChoice:
-    """The strategy of one stage."""
+    """A strategy with its options: of one stage, or one of a list."""
 
     name: str
     options: dict[str, Any] = attrs.field(factory=dict)
@@ -67,13 +67,15 @@ class Recipe:
     tree_builder: StageChoice
     cost_model: StageChoice
     verifier: StageChoice
+    observers: tuple[StageChoice, ...] = ()
+    """In the order in which they are told."""
     runtime: RuntimeOptions = attrs.field(factory=RuntimeOptions)
     generation: GenerationOptions = attrs.field(factory=GenerationOptions)
     description: str | None = None
     label: str = attrs.field(default="recipe", eq=False)
     """What to call it in a table: the name of a shipped recipe, or of its file."""
 
-    def stage(self, kind: Kind) -> StageChoice:
+    def stage(self, kind: Stage) -> StageChoice:
         """Return the strategy of one kind."""
         choice: StageChoice = getattr(self, kind)
         return choice
@@ -82,9 +84,10 @@ class Recipe:
         """Return the sections as plain values, in the order of the pipeline."""
         sections: dict[str, Any] = {} if self.description is None else {"description": self.description}
         sections["target"] = attrs.asdict(self.target)
-        for kind in KINDS:
+        for kind in STAGES:
             choice = self.stage(kind)
             sections[kind] = {"name": choice.name, **choice.options}
+        sections["observers"] = [{"name": each.name, **each.options} for each in self.observers]
         buckets = self.runtime.buckets
         sections["runtime"] = {**attrs.asdict(self.runtime), "buckets": None if buckets is None else list(buckets)}
         sections["generation"] = {**attrs.asdict(self.generation), "stop": list(self.generation.stop)}

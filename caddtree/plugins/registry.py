@@ -24,7 +24,7 @@ import pluggy
 from caddtree.core.errors import CaddtreeError, PluginError, RecipeError, blamed, one_line
 from caddtree.plugins import hooks
 from caddtree.plugins.combination import check_declarations
-from caddtree.plugins.hooks import KINDS, Kind
+from caddtree.plugins.hooks import KINDS, STAGES, Kind
 from caddtree.plugins.nodes import MappingNode, Origin, Problem, join_problems, node_from_python, shown
 from caddtree.plugins.options import (
     OptionInfo,
@@ -40,6 +40,20 @@ logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION_NAME = "caddtree_hook_api"
 _HOOKS: dict[Kind, str] = {kind: f"register_{kind}s" for kind in KINDS}
+_PROTOCOLS: dict[Kind, tuple[str, ...]] = {
+    "drafter": ("caddtree.core.protocols:Drafter",),
+    "tree_builder": ("caddtree.core.protocols:TreeBuilder",),
+    "cost_model": ("caddtree.core.protocols:CostModel",),
+    "verifier": ("caddtree.core.protocols:Verifier",),
+    "observer": (
+        "caddtree.core.protocols:RoundObserver",
+        "caddtree.core.protocols:FinishObserver",
+        "caddtree.core.protocols:StopRule",
+    ),
+    "preprocessor": ("caddtree.plugins.preprocessing:Preprocessor",),
+    "report_section": ("caddtree.reports.section:ReportSection",),
+}
+"""Of each kind: a class has all members of one of these."""
 
 
 @attrs.frozen
@@ -316,7 +330,7 @@ def default_registry() -> Registry:
 
 
 def _built_in_modules() -> Iterator[str]:
-    for kind in KINDS:
+    for kind in STAGES:
         package = importlib.import_module(f"{hooks.PROJECT_NAME}.{kind}s")
         for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
             yield f"{package.__name__}.{name}"
@@ -409,11 +423,13 @@ def _check_class(kind: Kind, name: str, strategy_class: object) -> tuple[OptionI
     if not isinstance(strategy_class, type) or not attrs.has(strategy_class):
         raise PluginError(f"{owner} must be an attrs class, found {strategy_class!r}; decorate it with attrs.frozen")
     fields = attrs.fields_dict(strategy_class)
-    missing = [
-        member for member in _protocol_members(kind) if not hasattr(strategy_class, member) and member not in fields
+    lacks = [
+        [member for member in members if not hasattr(strategy_class, member) and member not in fields]
+        for members in _members(kind)
     ]
-    if missing:
-        raise PluginError(f"{owner} ({strategy_class.__name__}) lacks {', '.join(missing)}")
+    if all(lacks):
+        missing = " or ".join(", ".join(members) for members in lacks)
+        raise PluginError(f"{owner} ({strategy_class.__name__}) lacks {missing}")
     hidden = [f.name for f in fields.values() if f.init and f.name.startswith("_") and f.default is attrs.NOTHING]
     if hidden:
         raise PluginError(f"{owner}: {', '.join(hidden)} is private and has no default, so that no recipe can set it")
@@ -429,17 +445,15 @@ def _check_class(kind: Kind, name: str, strategy_class: object) -> tuple[OptionI
 
 
 @functools.cache
-def _protocol_members(kind: Kind) -> tuple[str, ...]:
-    # imported here: the protocols need torch, listing a name or reading a recipe's YAML does not
-    from caddtree.core import protocols
-
-    protocol = {
-        "drafter": protocols.Drafter,
-        "tree_builder": protocols.TreeBuilder,
-        "cost_model": protocols.CostModel,
-        "verifier": protocols.Verifier,
-    }[kind]
-    return tuple(name for name in vars(protocol) if not name.startswith("_"))
+def _members(kind: Kind) -> tuple[tuple[str, ...], ...]:
+    """Return what a class of a kind must have: all members of one of its protocols."""
+    found = []
+    for path in _PROTOCOLS[kind]:
+        # imported here: the protocols need torch, listing a name or reading a recipe's YAML does not
+        module, _, protocol = path.partition(":")
+        members = vars(getattr(importlib.import_module(module), protocol))
+        found.append(tuple(name for name in members if not name.startswith("_")))
+    return tuple(found)
 
 
 def _load(entry_point: importlib.metadata.EntryPoint) -> object:

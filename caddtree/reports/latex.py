@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from caddtree.experiments.summary import Summary
 from caddtree.reports.captions import provenance
+from caddtree.reports.section import ReportPart
 from caddtree.reports.tables import Entry, Table, setting_tables
 
 _ESCAPES = {
@@ -43,8 +44,11 @@ _KINDS = ("speed", "running", "stages")
 """Names of the tables of a setting, in their labels."""
 
 
-def latex_tables(summary: Summary) -> str:
-    r"""Return the tables of every setting, to be read with ``\input``; captions say where the figures come from."""
+def latex_tables(summary: Summary, reported: Sequence[ReportPart] = ()) -> str:
+    r"""Return the tables of every setting, to be read with ``\input``; captions say where the figures come from.
+
+    ``reported`` comes from plugins; their tables stand behind the others.
+    """
     parts = [
         "% Tables of a run; \\input this file in a document with \\usepackage{booktabs}.\n"
         "% A wide table fits two columns as table*; its size is set behind \\centering."
@@ -54,6 +58,11 @@ def latex_tables(summary: Summary) -> str:
         for kind, table in zip(_KINDS, setting_tables(summary, setting), strict=True):
             caption = " ".join(filter(None, (f"{table.title}.", table.note, _sentence(provenance(summary, setting)))))
             parts.append(latex_table(table, caption=caption, label=f"tab:{_label(summary.label)}-{kind}{ending}"))
+    own = [(part, table) for part in reported for table in part.tables]
+    for number, (part, table) in enumerate(own, 1):
+        caption = " ".join(filter(None, (f"{table.title}.", table.note)))
+        label = f"tab:{_label(summary.label)}-{_label(part.title).lower()}-{number}"
+        parts.append(latex_table(table, caption=caption, label=label))
     return "\n\n".join(parts) + "\n"
 
 

@@ -10,15 +10,16 @@ import yaml
 
 from caddtree.experiments.summary import Summary
 from caddtree.reports.captions import how_to_read, provenance
+from caddtree.reports.section import ReportPart
 from caddtree.reports.tables import Table, environment_table, problem_table, setting_tables
 
 if TYPE_CHECKING:
     from caddtree.reports.figures.style import Picture
 
 
-def markdown_report(summary: Summary, pictures: Sequence[Picture]) -> str:
-    """Return the report; pictures are linked as ``figures/NAME.svg``."""
-    return "\n\n".join(_blocks(summary, pictures)) + "\n"
+def markdown_report(summary: Summary, pictures: Sequence[Picture], parts: Sequence[ReportPart] = ()) -> str:
+    """Return the report; pictures are linked as ``figures/NAME.svg``, ``parts`` come from plugins."""
+    return "\n\n".join(_blocks(summary, pictures, parts)) + "\n"
 
 
 def markdown_table(table: Table) -> str:
@@ -34,7 +35,7 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_<>|]|\](?=\())", r"\\\1", text)
 
 
-def _blocks(summary: Summary, pictures: Sequence[Picture]) -> Iterator[str]:
+def _blocks(summary: Summary, pictures: Sequence[Picture], parts: Sequence[ReportPart]) -> Iterator[str]:
     yield f"# {escaped(summary.label)}"
     if summary.description:
         yield summary.description.strip()
@@ -45,13 +46,15 @@ def _blocks(summary: Summary, pictures: Sequence[Picture]) -> Iterator[str]:
         yield f"## {escaped(setting) or 'Results'}"
         yield escaped(provenance(summary, setting)) + "."
         for table in setting_tables(summary, setting):
-            yield f"**{escaped(table.title)}**"
-            yield markdown_table(table)
-            if table.note:
-                yield escaped(table.note)
+            yield from _titled(table)
         for picture in pictures:
             if picture.setting == setting:
                 yield f"![{picture.name}](figures/{picture.name}.svg)\n\n{escaped(picture.caption)}"
+    for part in parts:
+        yield f"## {escaped(part.title)}"
+        yield from map(escaped, part.paragraphs)
+        for table in part.tables:
+            yield from _titled(table)
     problems = problem_table(summary)
     if problems is not None:
         yield f"## {problems.title}\n\n{markdown_table(problems)}"
@@ -61,6 +64,13 @@ def _blocks(summary: Summary, pictures: Sequence[Picture]) -> Iterator[str]:
         yield f"### {escaped(name)}\n\n{_fenced(recipe_text(sections), 'yaml')}"
     if summary.text.strip():
         yield f"## Experiment\n\n{_fenced(summary.text.rstrip(), 'yaml')}"
+
+
+def _titled(table: Table) -> Iterator[str]:
+    yield f"**{escaped(table.title)}**"
+    yield markdown_table(table)
+    if table.note:
+        yield escaped(table.note)
 
 
 def recipe_text(sections: object) -> str:

@@ -12,13 +12,14 @@ from caddtree.experiments.summary import Summary
 from caddtree.reports.captions import how_to_read, machine, prompts, request
 from caddtree.reports.figures.style import Picture, inline_svg
 from caddtree.reports.markdown import recipe_text
+from caddtree.reports.section import ReportPart
 from caddtree.reports.tables import environment_table, problem_table, setting_tables
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
-def html_page(summary: Summary, pictures: Sequence[Picture]) -> str:
-    """Return the page."""
+def html_page(summary: Summary, pictures: Sequence[Picture], parts: Sequence[ReportPart] = ()) -> str:
+    """Return the page; ``parts`` come from plugins."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -32,6 +33,7 @@ def html_page(summary: Summary, pictures: Sequence[Picture]) -> str:
         how_to_read=how_to_read(summary),
         machine=machine(summary),
         sections=[_section(summary, setting, number, pictures) for number, setting in enumerate(summary.settings, 1)],
+        parts=parts,
         problems=problem_table(summary),
         environment=environment_table(summary),
         recipes={name: recipe_text(sections) for name, sections in summary.recipes.items()},

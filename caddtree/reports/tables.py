@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -45,6 +45,12 @@ class Table:
     """Columns from the left that hold words; the others hold figures and are set flush right."""
     note: str = ""
     """What its columns mean, where their names do not say it."""
+
+    @classmethod
+    def of(cls, title: str, header: Sequence[object], rows: Iterable[Sequence[object]], **options: Any) -> Table:
+        """Return a table of plain values; ``options`` are its other fields."""
+        entries = tuple(tuple(Entry(str(value)) for value in row) for row in rows)
+        return cls(title, tuple(Entry(str(value)) for value in header), entries, **options)
 
     @property
     def header(self) -> list[str]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caddtree.core.errors import InputError
+from caddtree.core.errors import InputError, PluginError
 from caddtree.experiments.store import RunData, RunFolder
 from caddtree.experiments.summary import Summary, summarise
 from caddtree.reports.cells import cells_csv
 from caddtree.reports.latex import latex_tables
 from caddtree.reports.markdown import markdown_report
+from caddtree.reports.section import ReportPart, render_sections
 
 if TYPE_CHECKING:
     from caddtree.reports.figures.style import Picture
@@ -22,7 +23,9 @@ FORMATS = ("html", "markdown", "latex", "csv", "json")
 _DRAWN = ("html", "markdown")
 
 
-def write_report(folder: Path, output: Path, *, formats: Collection[str] = FORMATS) -> tuple[Path, ...]:
+def write_report(
+    folder: Path, output: Path, *, formats: Collection[str] = FORMATS, sections: Sequence[str] = ()
+) -> tuple[Path, ...]:
     """Write the report of a run and return its files.
 
     ``report.html``, ``report.md``, ``tables.tex``, ``results.csv`` with a line per cell, ``summary.json``, and the
@@ -32,10 +35,12 @@ def write_report(folder: Path, output: Path, *, formats: Collection[str] = FORMA
         folder: Holds the run.
         output: Folder that is written to, made where it is missing.
         formats: Any of :data:`FORMATS`.
+        sections: Sections of plugins, besides those that the experiment names.
 
     Raises:
         InputError: If the run cannot be read, a format is unknown, matplotlib or Jinja2 is missing, or a file cannot be
             written.
+        PluginError: After everything was written, if a section of a plugin is unknown or fails; it is left out.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
@@ -43,7 +48,14 @@ def write_report(folder: Path, output: Path, *, formats: Collection[str] = FORMA
     if set(formats) & set(_DRAWN):
         _check_extra()
     data = RunFolder(folder).read()
-    return _write(output, _files(data, summarise(data), formats))
+    summary = summarise(data)
+    named = list(data.plan.report_sections)
+    named += [{"name": name} for name in dict.fromkeys(sections) if name not in {each["name"] for each in named}]
+    parts, problems = render_sections(named, data, summary)
+    written = _write(output, _files(data, summary, formats, parts))
+    if problems:
+        raise PluginError(f"{output} is written, but without: {'; '.join(problems)}")
+    return written
 
 
 def _check_extra() -> None:
@@ -55,7 +67,7 @@ def _check_extra() -> None:
         )
 
 
-def _files(data: RunData, summary: Summary, formats: Collection[str]) -> dict[str, bytes]:
+def _files(data: RunData, summary: Summary, formats: Collection[str], parts: Sequence[ReportPart]) -> dict[str, bytes]:
     """Return the content of every file by its path in the report."""
     pictures: tuple[Picture, ...] = ()
     files: dict[str, str] = {}
@@ -67,11 +79,11 @@ def _files(data: RunData, summary: Summary, formats: Collection[str]) -> dict[st
     if "html" in formats:
         from caddtree.reports.page import html_page
 
-        files["report.html"] = html_page(summary, pictures)
+        files["report.html"] = html_page(summary, pictures, parts)
     if "markdown" in formats:
-        files["report.md"] = markdown_report(summary, pictures)
+        files["report.md"] = markdown_report(summary, pictures, parts)
     if "latex" in formats:
-        files["tables.tex"] = latex_tables(summary)
+        files["tables.tex"] = latex_tables(summary, parts)
     if "csv" in formats:
         files["results.csv"] = cells_csv(data)
     if "json" in formats:

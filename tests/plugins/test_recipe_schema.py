@@ -14,7 +14,7 @@ from attrs.validators import ge, in_, le, lt, min_len, optional
 from jsonschema import Draft202012Validator
 
 from caddtree.core.options import GenerationOptions, RuntimeOptions
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.hooks import STAGES
 from caddtree.plugins.nodes import MappingNode, Origin, Problem, node_from_python, plain_value
 from caddtree.plugins.options import OptionInfo, check_options, options_of
 from caddtree.plugins.recipe import load_recipe, shipped_recipes
@@ -76,7 +76,7 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
         assert complaints(load_recipe(name).to_mapping()) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STAGES)
 def test_every_strategy_with_its_defaults_is_valid(kind: str) -> None:
     """Inside a whole recipe, and inside one that extends another."""
     for info in default_registry().describe():

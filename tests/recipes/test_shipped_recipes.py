@@ -6,7 +6,7 @@ import pytest
 
 import caddtree
 from caddtree.core.errors import RecipeError
-from caddtree.plugins.hooks import KINDS, Kind
+from caddtree.plugins.hooks import STAGES, Kind
 from caddtree.plugins.recipe import load_recipe, shipped_recipes
 from caddtree.plugins.registry import default_registry
 
@@ -99,7 +99,7 @@ def test_the_qwen_recipes_keep_the_published_names() -> None:
         assert (recipe.target.dtype, recipe.tree_builder.options["max_node_budget"]) == ("bfloat16", 512)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STAGES)
 def test_every_built_in_strategy_can_be_put_into_the_demo_recipe(kind: Kind) -> None:
     """One strategy swapped is one line changed; nothing built in refuses another part."""
     for name in default_registry().names(kind):
@@ -115,7 +115,7 @@ def test_every_stage_of_a_shipped_recipe_can_be_made(path: Path) -> None:
     registry = default_registry()
     recipe = load_recipe(path)
 
-    for kind in KINDS:
+    for kind in STAGES:
         choice = recipe.stage(kind)
         made = registry.create(kind, choice.name, choice.options)
         assert isinstance(made, registry.get(kind, choice.name))

@@ -16,8 +16,8 @@ def demo_model():
     return load_model(caddtree.load_recipe("demo").target)
 
 
-def generated(recipe, **sections):
-    """Return what a recipe makes of one prompt, greedily."""
+def generated(recipe, *, prompt="def main(", length=LENGTH, **sections):
+    """Return what a recipe makes of a prompt, greedily."""
     model, tokenizer = demo_model()
     decoder = caddtree.load(recipe, sections, model=model, tokenizer=tokenizer)
-    return decoder.generate("def main(", max_new_tokens=LENGTH)
+    return decoder.generate(prompt, max_new_tokens=length)
