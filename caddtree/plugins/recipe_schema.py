@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from caddtree.core.options import GenerationOptions, RuntimeOptions
-from caddtree.plugins.hooks import STAGES, Stage
+from caddtree.plugins.hooks import STAGES, Extension, Stage
 from caddtree.plugins.options import OptionInfo, one_line_doc, options_of
 from caddtree.plugins.recipe import DEFAULT_STRATEGIES, shipped_recipes
 from caddtree.plugins.recipe_sections import TargetOptions
@@ -35,6 +35,8 @@ _SCALARS: Mapping[Any, str] = {
     Path: "string",
     type(None): "null",
 }
+_LISTED: Mapping[str, Extension] = {"preprocessors": "preprocessor", "observers": "observer"}
+"""Sections that are lists of strategies, with the kind of them."""
 _LISTS = (list, tuple, Sequence)
 _TABLES = (dict, Mapping)
 
@@ -48,7 +50,10 @@ def recipe_schema(registry: Registry | None = None) -> Schema:
     strategies = (default_registry() if registry is None else registry).describe()
     by_kind = {kind: [info for info in strategies if info.kind == kind] for kind in STAGES}
     definitions = {section: _section(options_class) for section, options_class in _SECTIONS.items()}
-    definitions |= {_name(info): _strategy(info) for info in strategies}
+    listed = {kind: [info for info in strategies if info.kind == kind] for kind in _LISTED.values()}
+    used = [info for infos in (*by_kind.values(), *listed.values()) for info in infos]
+    definitions |= {_name(info): _strategy(info) for info in used}
+    definitions |= {f"{kind}s": _list_of(kind, infos) for kind, infos in listed.items()}
     definitions |= {kind: _whole_stage(kind, infos) for kind, infos in by_kind.items()}
     definitions |= {f"{kind}.changed": _changed_stage(kind, infos) for kind, infos in by_kind.items()}
     return {
@@ -59,6 +64,7 @@ def recipe_schema(registry: Registry | None = None) -> Schema:
         "properties": {
             "extends": _extends(),
             "description": {"description": "What the recipe is, in a line.", "type": ["string", "null"]},
+            **{section: _reference(section) for section in _LISTED},
             "target": _reference("target"),
             **{kind: {"description": _kind_words(kind), "type": "object"} for kind in STAGES},
             "runtime": _reference("runtime"),
@@ -116,6 +122,23 @@ def _changed_stage(kind: Stage, infos: Sequence[StrategyInfo]) -> Schema:
     """Return the schema of a stage in a recipe that extends another: without a name, options of any strategy."""
     names = sorted({option.name for info in infos for option in info.options})
     return {**_named_stage(kind, infos, with_required=False), "else": {"propertyNames": {"enum": names}}}
+
+
+def _list_of(kind: Extension, infos: Sequence[StrategyInfo]) -> Schema:
+    """Return the schema of a list whose entries are names, or mappings with a name and options."""
+    names = [info.name for info in infos]
+    named = {
+        "type": "object",
+        "properties": {"name": {"enum": names}},
+        "required": ["name"],
+        "allOf": [_when_named(info, with_required=True) for info in infos],
+    }
+    bare = [info.name for info in infos if not _required(info.options)]
+    return {
+        "description": _LIST_WORDS[kind] + "".join(f"\n{info.name}: {info.doc}" for info in infos),
+        "type": ["array", "null"],
+        "items": {"anyOf": [*([{"enum": bare}] if bare else []), named]} if names else False,
+    }
 
 
 def _named_stage(kind: Stage, infos: Sequence[StrategyInfo], *, with_required: bool) -> Schema:
@@ -260,6 +283,12 @@ def _is_json(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+
+
+_LIST_WORDS: Mapping[Extension, str] = {
+    "preprocessor": "Pre-processors that change the recipe before it is checked, in their order.",
+    "observer": "What sees rounds and finished requests, or says where a text ends.",
+}
 
 
 def _kind_words(kind: Stage) -> str:

@@ -263,3 +263,15 @@ def test_paths_of_data_sets_are_relative_to_the_file(tmp_path):
     paths = [choice.path for choice in load(tmp_path, text).datasets]
 
     assert paths == [str(tmp_path / name) for name in ("mine.jsonl", "a/b.jsonl", "d.jsonl")] + [None]
+
+
+def test_sections_of_the_report_and_observers_belong_to_all_variants(tmp_path):
+    """A section is read like any list of strategies; an observer of one variant would end its texts elsewhere."""
+    with pytest.raises(RecipeError, match=r"report\[0\]\.name: unknown report_section 'wasted'"):
+        load(tmp_path, "base: demo\naxes: {tree_builder: [chain]}\ndatasets: [code]\nreport: [wasted]\n")
+    with pytest.raises(RecipeError, match=r"report: must be a list"):
+        load(tmp_path, "base: demo\naxes: {tree_builder: [chain]}\ndatasets: [code]\nreport: 7\n")
+    for section in ("observers", "preprocessors"):
+        text = f"base: demo\nvariants: {{mine: {{{section}: []}}}}\ndatasets: [code]\n"
+        with pytest.raises(RecipeError, match=rf"variants\.mine\.{section}: holds for all variants: put it into fixed"):
+            load(tmp_path, text)

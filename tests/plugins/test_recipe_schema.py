@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import types
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from attrs.validators import ge, in_, le, lt, min_len, optional
 from jsonschema import Draft202012Validator
 
 from caddtree.core.options import GenerationOptions, RuntimeOptions
-from caddtree.plugins.hooks import STAGES
+from caddtree.plugins.hooks import STAGES, KindRegistry, hookimpl
 from caddtree.plugins.nodes import MappingNode, Origin, Problem, node_from_python, plain_value
 from caddtree.plugins.options import OptionInfo, check_options, options_of
 from caddtree.plugins.recipe import load_recipe, shipped_recipes
@@ -285,3 +286,32 @@ def test_the_schema_stands_in_no_file(tmp_path: Path) -> None:
     package = Path(recipe_schema.__code__.co_filename).parent.parent
 
     assert list(package.rglob("*.schema.json")) == []
+
+
+def test_lists_of_observers_and_preprocessors_are_checked_entry_by_entry() -> None:
+    """A name, or a mapping with a name and its options; nothing where none is installed."""
+    fakes = fake_registry()
+
+    @attrs.frozen
+    class Watch:
+        below: int = 1
+
+        def on_round(self, round_: object) -> None: ...
+
+    @attrs.frozen
+    class Log:
+        path: str
+
+        def on_finish(self, generation: object) -> None: ...
+
+    def register(registry: KindRegistry) -> None:
+        registry.add("watch", Watch)
+        registry.add("log", Log)
+
+    fakes.load_plugin(types.SimpleNamespace(register_observers=hookimpl(register)), Provider("p", "1", "p"))
+
+    for observers in ("[]", "[watch]", "[{name: watch, below: 3}, {name: log, path: x}]", "null"):
+        assert complaints(parsed(GOOD + f"observers: {observers}\n"), fakes) == []
+    for observers in ("watch", "[wach]", "[log]", "[{below: 3}]", "[{name: watch, path: x}]", "[{name: log}]"):
+        assert complaints(parsed(GOOD + f"observers: {observers}\n"), fakes) != []
+    assert complaints(parsed(GOOD + "preprocessors: [watch]\n"), fakes) != []

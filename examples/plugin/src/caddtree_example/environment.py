@@ -9,6 +9,8 @@ import attrs
 from attrs.validators import instance_of
 from caddtree.core.errors import RecipeError
 from caddtree.plugins.hooks import KindRegistry, hookimpl
+from caddtree.plugins.nodes import Origin, ScalarNode
+from caddtree.plugins.yaml_reader import read_text
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -26,7 +28,9 @@ class Environment:
 
     def _filled(self, value: Any, path: str) -> Any:
         if isinstance(value, str):
-            return _VARIABLE.sub(lambda found: self._looked_up(found, path), value)
+            filled = _VARIABLE.sub(lambda found: self._looked_up(found, path), value)
+            # a value that is nothing but a variable may be a number, and is read as if it stood in the file
+            return _as_written(filled) if _VARIABLE.fullmatch(value) else filled
         if isinstance(value, list):
             return [self._filled(item, f"{path}[{index}]") for index, item in enumerate(value)]
         if isinstance(value, dict):
@@ -39,6 +43,11 @@ class Environment:
         if value is None:
             raise RecipeError(f"{path} needs the variable {name}; set it, or write ${{{found[1]}:-WORD}}")
         return value
+
+
+def _as_written(text: str) -> Any:
+    node = read_text(text, Origin("the environment")).root
+    return node.value if isinstance(node, ScalarNode) else text
 
 
 @hookimpl
