@@ -51,7 +51,6 @@ def generate(
         return
     session = decoder.open(text, **options)
     _stream(session)
-    print()
     print(_summary(session.generation()), file=sys.stderr)
 
 
@@ -82,7 +81,6 @@ def chat(
         session = decoder.open(messages, **options)
         _stream(session)
         generation = session.generation()
-        print()
         print(_summary(generation), file=sys.stderr)
         messages.append({"role": "assistant", "content": generation.text})
 
@@ -169,14 +167,18 @@ def _next_line() -> str:
 
 
 def _stream(session: Any) -> None:
-    print(session.first_chunk.text, end="", flush=True)
-    while session.finish_reason is None:
-        print(session.step().text, end="", flush=True)
+    """Print the answer as it is made, and the end of its line, also where a round fails."""
+    try:
+        print(session.first_chunk.text, end="", flush=True)
+        while session.finish_reason is None:
+            print(session.step().text, end="", flush=True)
+    finally:
+        print(flush=True)
 
 
 def _summary(generation: Any) -> str:
     return (
         f"[{len(generation.token_ids)} tokens, {generation.tokens_per_second:.1f} tokens/s, "
         f"tau {generation.mean_acceptance_length:.2f}, {generation.mean_draft_nodes:.1f} draft nodes per round, "
-        f"{generation.finish_reason}]"
+        f"{generation.finish_reason}{f' by {generation.stopped_by}' if generation.stopped_by else ''}]"
     )

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caddtree.core.draft_tree import DraftTree
+from caddtree.experiments.statistics import MIN_PROMPTS
 
 
 def print_table(table: Table) -> None:
@@ -34,13 +35,14 @@ def comparison_table(comparison: Any) -> Table:
     for name in ("tokens/s", "speed-up", "95 % interval", "tau", "mean node budget"):
         table.add_column(name, justify="right")
     table.add_column("identical output")
+    is_enough = comparison.num_prompts >= MIN_PROMPTS
     for variant in comparison.variants:
         speedup = variant.speedup
         table.add_row(
             variant.recipe,
             f"{variant.tokens_per_second:.1f}",
             f"{speedup.value:.2f}x",
-            f"{speedup.low:.2f} .. {speedup.high:.2f}",
+            f"{speedup.low:.2f} .. {speedup.high:.2f}" if is_enough else "too few prompts",
             f"{variant.mean_acceptance_length:.2f}",
             f"{variant.mean_node_budget:.1f}",
             "yes" if variant.identical else "no",

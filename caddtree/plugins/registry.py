@@ -178,6 +178,8 @@ class Registry:
         Raises:
             PluginError: As :meth:`get`.
         """
+        if not isinstance(name, str):
+            raise PluginError(f"the name of a {kind} is a string, found {shown(name)}")
         found = self._strategies.get((kind, name))
         if found is None:
             raise PluginError(self._why_unknown(kind, name))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from caddtree.core.errors import StageError
 from caddtree.profiling import store
 from caddtree.profiling.measure import measure_profile
 from tests.cli.runner import caddtree, lines
@@ -35,6 +36,30 @@ def test_generate_streams_the_text_that_json_holds(recipe):
     assert "tokens/s" in streamed.stderr
     assert len(found["token_ids"]) == 12
     assert max(round_["num_draft_nodes"] for round_ in found["rounds"]) == 2
+
+
+def test_an_error_behind_the_first_words_has_a_line_of_its_own(recipe, monkeypatch):
+    """The text so far ends its line; the error goes to stderr."""
+
+    def failing(session):
+        raise StageError("verifier Broken failed in round 0")
+
+    monkeypatch.setattr("caddtree.core.pipeline.Session.step", failing)
+    found = caddtree("generate", "the cat", "--recipe", recipe)
+
+    assert found.exit_code == 1
+    assert found.stdout.endswith("\n")
+    assert found.stderr.splitlines()[-1] == "error: verifier Broken failed in round 0"
+
+
+def test_a_rule_that_ends_the_text_is_named(recipe, monkeypatch):
+    """Behind the finish reason, and in the JSON."""
+    rule = type("Third", (), {"ends_text": staticmethod(lambda tokens: len(tokens) == 3)})
+    monkeypatch.setattr("caddtree.core.decoder.AcceptanceAlarm", rule)
+    streamed = caddtree("generate", "the cat", "--recipe", recipe)
+
+    assert streamed.stderr.strip().endswith(", stop by Third]")
+    assert (generated(recipe)["stopped_by"], len(generated(recipe)["token_ids"])) == ("Third", 3)
 
 
 def test_a_prompt_may_come_from_standard_input(recipe):
@@ -114,6 +139,7 @@ def test_compare_prints_a_table_of_recipes_that_share_a_target(recipe, tmp_path)
 
     assert shown.exit_code == 0
     assert "1 prompts" in shown.stdout
+    assert shown.stdout.count("too few prompts") == 2  # for an interval
     assert "1.00x" in shown.stdout
     assert (found["num_prompts"], found["repeats"]) == (1, 2)
     assert [variant["identical"] for variant in found["variants"]] == [True, True]

@@ -99,3 +99,30 @@ def test_changed_code_changes_every_fingerprint(experiment, monkeypatch):
     after = plan_of(experiment)[0].fingerprints
 
     assert all(after[name] != before[name] for name in before)
+
+
+def test_changed_code_of_an_observer_changes_every_fingerprint(experiment, monkeypatch):
+    """It may say where a text ends; without one nothing is asked."""
+    from caddtree.experiments import fingerprint
+    from caddtree.plugins.recipe import StageChoice
+
+    class Rule:
+        def ends_text(self, tokens):
+            return False
+
+    registry = fingerprint.default_registry()
+    info = attrs.evolve(registry.describe()[0], kind="observer", name="rule", strategy_class=Rule)
+    monkeypatch.setitem(registry._strategies, ("observer", "rule"), info)
+    hashes = ["one"]
+    monkeypatch.setattr(fingerprint, "_plugin_hash", lambda found: hashes[-1] if found is Rule else None)
+    bare = plan_of(experiment)[0].fingerprints
+    variants = [
+        attrs.evolve(variant, recipe=attrs.evolve(variant.recipe, observers=(StageChoice("rule"),)))
+        for variant in experiment.variants
+    ]
+    watched = attrs.evolve(experiment, variants=tuple(variants))
+    first = plan_of(watched)[0].fingerprints
+    hashes.append("two")
+    second = plan_of(watched)[0].fingerprints
+
+    assert all(len({bare[name], first[name], second[name]}) == 3 for name in bare)

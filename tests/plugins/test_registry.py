@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from caddtree.core.errors import PluginError, RecipeError
 from caddtree.plugins import hooks
 from caddtree.plugins import registry as registry_module
-from caddtree.plugins.hooks import HOOK_API_VERSION, hookimpl
+from caddtree.plugins.hooks import HOOK_API_VERSION, KindRegistry, hookimpl
 from caddtree.plugins.registry import BrokenPlugin, Provider, Registry, default_registry
 from tests.plugins.fakes import Adaptive, Dense, Line, fake_registry, plugin
 from tests.plugins.site import BUILDER, Site
@@ -385,3 +386,34 @@ def test_an_interruption_while_plugins_are_imported_is_none_of_their_faults() ->
 
     with pytest.raises(KeyboardInterrupt):
         Registry().load_plugin(Slow(), THIRD_PARTY)
+
+
+def test_a_name_that_is_no_string_is_refused() -> None:
+    """Before anybody looks for one that is near."""
+    with pytest.raises(PluginError, match=r"the name of a tree_builder is a string, found 7\.5"):
+        default_registry().create("tree_builder", 7.5)  # type: ignore[arg-type]
+
+
+def test_an_observer_has_one_of_three_methods() -> None:
+    """Any will do; a class with none is refused with all of them."""
+
+    @attrs.frozen
+    class Rule:
+        def ends_text(self, tokens: object) -> bool:
+            return False
+
+    @attrs.frozen
+    class Idle:
+        depth: int = 1
+
+    def registering(name: str, strategy_class: type) -> types.SimpleNamespace:
+        def register(registry: KindRegistry) -> None:
+            registry.add(name, strategy_class)
+
+        return types.SimpleNamespace(register_observers=hookimpl(register))
+
+    known = Registry()
+    known.load_plugin(registering("rule", Rule), Provider("p", "1", "p"))
+    assert known.names("observer") == ("rule",)
+    with pytest.raises(PluginError, match=r"observer 'idle' \(Idle\) lacks on_round or on_finish or ends_text"):
+        known.load_plugin(registering("idle", Idle), Provider("q", "1", "q"))

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import attrs
 import torch
 
 import caddtree
@@ -24,7 +25,9 @@ from caddtree.core.errors import CaddtreeError
 from caddtree.core.marginals import Marginals
 from caddtree.core.target import Target
 from caddtree.loading import load_model
+from caddtree.plugins.hooks import hookimpl
 from caddtree.plugins.recipe import load_recipe
+from caddtree.plugins.registry import Provider, default_registry
 from caddtree.profiling import measure, store
 from caddtree.runtime.tensor_parallel import load_sharded
 from caddtree.tree_builders.ddtree import DDTree
@@ -142,6 +145,27 @@ def elsewhere(verifier) -> Changed:
     return Changed(verifier, verify=verify)
 
 
+@attrs.frozen
+class Early:
+    """Ends the text with its third token, and in the second process with its sixth."""
+
+    def ends_text(self, tokens) -> bool:
+        return len(tokens) == 3 * (RANK + 1)
+
+
+@attrs.frozen
+class Counter:
+    """Is told of rounds and does nothing."""
+
+    def on_round(self, round_) -> None: ...
+
+
+@hookimpl
+def register_observers(registry) -> None:
+    registry.add("early", Early)
+    registry.add("counter", Counter)
+
+
 def lockstep(folder: Path) -> dict:
     """Everything that must be as in one process although the processes differ."""
     recipe, seen = folder / "recipe.yaml", {}
@@ -180,6 +204,12 @@ def lockstep(folder: Path) -> dict:
     asked = iter([False, False, True] if RANK == 0 else [])
     stopped = decoder.generate(PROMPT, should_stop=lambda: next(asked))
     seen["stopped"] = [stopped.finish_reason, len(stopped.rounds)]
+
+    # a rule that says something else in every process: the first one's answer holds, and it alone is told of rounds
+    default_registry().load_plugin(sys.modules[__name__], Provider("watching", "1.0", "rank_program"))
+    watched = caddtree.load(recipe, {"target": SHARDED, "observers": ["early", "counter"]}, **held)
+    seen["ruled"] = list(watched.generate(PROMPT).token_ids)
+    seen["observers"] = [type(observer).__name__ for observer in watched.observers]
 
     # the second sees other numbers: its drafts are unusable, its builder fails, its walk goes elsewhere
     odd = caddtree.load(recipe, {"target": SHARDED}, **held)
