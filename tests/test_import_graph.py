@@ -77,11 +77,16 @@ def test_plugins_reach_strategies_through_the_registry_only():
 
 
 def test_the_kit_knows_strategies_through_the_registry_and_is_known_by_nobody():
-    """Who does not test needs no pytest: only the kit imports it, and nothing imports the kit."""
+    """Who does not test needs no pytest: only the kit imports it, and nothing imports the kit.
+
+    What only a report section needs is imported where one is tested.
+    """
     for name, path in modules().items():
         rooms = {room(other) for other in imports(path, everywhere=True)}
         if room(name) == "testing":
-            assert rooms <= {"", "core", "kernels", "plugins", "testing"}, name
+            at_once = {room(other) for other in imports(path, everywhere=False)}
+            assert at_once <= {"", "core", "kernels", "plugins", "testing"}, name
+            assert rooms - at_once <= {"experiments", "reports"}, name
         else:
             assert "testing" not in rooms, name
             assert "import pytest" not in path.read_text(encoding="utf-8"), name

@@ -65,12 +65,19 @@ class GenerationOptions:
     """
 
     temperature: float = attrs.field(default=0.0, validator=_number(0.0, math.inf))
+    """0 is greedy; above it, scores are divided by it and tokens are sampled."""
     top_k: int | None = attrs.field(default=None, validator=_integer(1, hint="; leave it out to keep every token"))
+    """Sample from the k likeliest tokens only; from all when None."""
     top_p: float | None = attrs.field(default=None, validator=_number(0.0, 1.0, above=True))
+    """Sample from the smallest set of tokens with this much probability together; from all when None."""
     max_new_tokens: int | None = attrs.field(default=None, validator=_integer(1))
+    """Tokens to generate at most; as many as the context has room for when None."""
     seed: int = attrs.field(default=0, validator=_integer(0, 2**64 - 1))
+    """Of sampling: the same seed gives the same text, whatever the draft tree."""
     stop: tuple[str, ...] = attrs.field(default=(), converter=_stop_tuple, validator=_strings)
+    """The text ends before the first of these strings."""
     ignore_eos: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    """Go on behind end-of-text tokens, as benchmarks of a fixed length do."""
 
 
 def _bucket_tuple(value: Any) -> tuple[int, ...] | None:

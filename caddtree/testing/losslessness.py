@@ -25,7 +25,11 @@ _REQUESTS = ((0, _NUM_NEW), (1, _NUM_NEW), (1, 1), (2, 2), (1, 3), (2, _NUM_NEW)
 
 
 def check_text_is_the_targets(
-    make_decoder: Callable[[Sequence[Sequence[int]]], Decoder], model: Any, sampling: Sampling, hint: str
+    make_decoder: Callable[[Sequence[Sequence[int]]], Decoder],
+    model: Any,
+    sampling: Sampling,
+    hint: str,
+    up_to_its_end: Callable[[list[int]], list[int]] = list,
 ) -> list[Round]:
     """Refuse a pipeline whose text differs from plain decoding with the same seed; return all its rounds.
 
@@ -34,6 +38,7 @@ def check_text_is_the_targets(
         model: The target.
         sampling: As :func:`~caddtree.testing.inputs.plain_tokens` takes it.
         hint: How a strategy of this kind comes to change a text.
+        up_to_its_end: An answer -> what is left of it where a rule ends texts.
     """
     prompts = repeating_texts(model.get_input_embeddings().weight.shape[0])[:3]
     truth = [known_tokens(model, prompt, _NUM_NEW, sampling) for prompt in prompts]
@@ -44,7 +49,8 @@ def check_text_is_the_targets(
         for number, (which, num_new) in enumerate(_REQUESTS):
             with must_work(f"request {number} ({len(prompts[which])} prompt tokens, {num_new} new)"):
                 found = decoder.generate(prompts[which], max_new_tokens=num_new, **sampling)
-            _check_same(found, truth[which][:num_new], f"request {number}", sampling, hint)
+            expected = up_to_its_end(truth[which][:num_new])
+            check_same(found, expected, f"request {number}", in_words(sampling), hint)
             rounds += found.rounds
     finally:
         decoder.target.close()
@@ -56,17 +62,26 @@ def in_words(sampling: Sampling) -> str:
     return f"plain sampling with the same seed ({dict(sampling)})" if sampling else "plain greedy decoding"
 
 
-def _check_same(found: Generation, expected: Sequence[int], where: str, sampling: Sampling, hint: str) -> None:
+def check_same(found: Generation, expected: Sequence[int], where: str, other: str, hint: str) -> None:
+    """Refuse a text that differs from another.
+
+    Args:
+        found: A request's outcome.
+        expected: Tokens of the other text.
+        where: Which request.
+        other: What the other text is.
+        hint: How a strategy of this kind comes to change a text.
+    """
     tokens = list(found.token_ids)
     if tokens == list(expected):
         return
     pairs = zip(tokens, expected, strict=False)
     index = next((place for place, (mine, right) in enumerate(pairs) if mine != right), None)
     if index is None:
-        what = f"{len(tokens)} tokens where {len(expected)} were asked for"
+        what = f"{len(tokens)} tokens where {len(expected)} are expected"
     else:
         what = f"token {tokens[index]} where the target says {expected[index]}, {_round_of(found, index)}"
-    require(False, f"{where} differs from {in_words(sampling)}: {what}. {hint}")
+    require(False, f"{where} differs from {other}: {what}. {hint}")
 
 
 def _round_of(found: Generation, index: int) -> str:

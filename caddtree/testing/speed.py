@@ -17,7 +17,12 @@ _FEWEST = 4
 
 
 def check_speed(
-    what: str, work: Callable[[], object], yardstick: Callable[[], object], name: str, slowest: float
+    what: str,
+    work: Callable[[], object],
+    yardstick: Callable[[], object],
+    name: str,
+    slowest: float,
+    when: str = "in every round",
 ) -> None:
     """Refuse a call that takes more than ``slowest`` times the yardstick's seconds plus :data:`FLOOR_SECONDS`.
 
@@ -30,6 +35,7 @@ def check_speed(
         yardstick: The call that it is compared with.
         name: What the yardstick is, as in ``tree_builder ddtree``.
         slowest: Times the yardstick.
+        when: How often the call is made.
     """
     best, limit = float("inf"), float("inf")
     with must_work(what), torch.inference_mode():
@@ -43,8 +49,8 @@ def check_speed(
     require(
         False,
         f"{what} is too slow: {best * 1e3:.2f} ms in the best of {_REPEATS} calls, where {limit * 1e3:.2f} ms are "
-        f"allowed, {slowest:g} times what {name} takes here. It runs in every round: make it faster, or raise "
-        f"`slowest_allowed` if its rounds are worth it.",
+        f"allowed, {slowest:g} times what {name} takes here. It runs {when}: make it faster, or raise "
+        f"`slowest_allowed` if it is worth it.",
     )
 
 
