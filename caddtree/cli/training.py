@@ -17,10 +17,11 @@ app.add_typer(train_app, name="train")
 
 FolderOption = Annotated[Path, typer.Option("--folder", help="Where checkpoints and results go.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Optimiser steps; the shipped model's when left out.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the data, the weights at first, and their order.")]
 
 
 @command(train_app)
-def target(folder: FolderOption, steps: StepsOption = None, seed: Annotated[int, typer.Option()] = 0) -> None:
+def target(folder: FolderOption, steps: StepsOption = None, seed: SeedOption = 0) -> None:
     """Train the small Qwen3 target; a second run goes on from the last checkpoint."""
     from caddtree.training.target import TargetTraining, train_target
 
@@ -36,7 +37,7 @@ def drafter(
     target_: Annotated[Path, typer.Option("--target", help="Folder of the finished target.")],
     folder: FolderOption,
     steps: StepsOption = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Train a DFlash drafter on the target's own responses; a second run goes on from the last checkpoint."""
     from caddtree.training.drafter import DrafterTraining, train_drafter
