@@ -38,20 +38,21 @@ class _ListsUnlessTold(TyperGroup):
 
 
 plugins_app = typer.Typer(
-    cls=_ListsUnlessTold, help="List every strategy, which is what happens without a subcommand, or start a new one."
+    cls=_ListsUnlessTold,
+    help="List every strategy and extension, which is what happens without a subcommand, or start a new one.",
 )
 app.add_typer(plugins_app, name="plugins")
 
 
 @command(plugins_app, name="list")
 def plugins(
-    names: Annotated[list[str] | None, typer.Argument(help="Only these strategies, kinds or packages.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Only these names, kinds, packages or plugins.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show origin, version and every option's documentation too.")
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """List every strategy with its options and defaults, and every plugin that cannot be used."""
+    """List every strategy and extension with its options and defaults, and every plugin that cannot be used."""
     from caddtree.plugins.hooks import HOOK_API_VERSION
     from caddtree.plugins.recipe import shipped_recipes
     from caddtree.plugins.registry import default_registry
@@ -65,7 +66,7 @@ def plugins(
         print(json.dumps({**listing, "recipes": list(shipped_recipes())}))
         return
     if not found:
-        print(f"no strategy of {', '.join(names or ())} can be used")
+        print(f"nothing of {', '.join(names or ())} can be used")
     elif verbose:
         print("\n\n".join("\n".join(_strategy_lines(info)) for info in found))
         print(f"\nhooks: version {HOOK_API_VERSION}")
@@ -80,14 +81,14 @@ def plugins(
 
 @command(plugins_app)
 def new(
-    name: Annotated[str, typer.Argument(help="What recipes will call the strategy, such as wide-tree.")],
-    kind: Annotated[Kind, typer.Option(help="What the strategy is.")],
+    name: Annotated[str, typer.Argument(help="What recipes or experiments will call it, such as wide-tree.")],
+    kind: Annotated[Kind, typer.Option(help="What it is: a stage of the pipeline, or what stands around one.")],
     folder: Annotated[
         Path | None, typer.Option(help="Where the package goes; caddtree-NAME in the current folder when left out.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write the package of a new strategy: code that works, a test, a recipe and the commands to run them."""
+    """Write the package of a new plugin: code that works, a test, a recipe or experiment, and the commands to run."""
     from caddtree.plugins.registry import default_registry
     from caddtree.plugins.scaffold import Scaffold, write_plugin
 
@@ -104,7 +105,7 @@ def new(
 
 
 def _chosen(registry: Registry, names: Iterable[str]) -> list[StrategyInfo]:
-    """Return the strategies whose name, kind or distribution is asked for; all when nothing is.
+    """Return what has a name, kind, distribution or plugin that is asked for; all when nothing is.
 
     Raises:
         PluginError: If a name is nothing that is installed, nor anything that a refused plugin is known to offer.
@@ -114,17 +115,23 @@ def _chosen(registry: Registry, names: Iterable[str]) -> list[StrategyInfo]:
 
     found = [(info, _words(info.kind, info.name, info.provider)) for info in registry.describe()]
     known, wanted = set(KINDS).union(*(words for _, words in found)), set(names)
-    refused = {entry.provider.distribution for entry in registry.broken}
-    refused |= {name for entry in registry.broken for _, name in entry.names}
+    refused = {name for entry in registry.broken for _, name in entry.names}
+    # one that failed before it registered anything is known by where it came from alone
+    refused |= {word for entry in registry.broken for word in _origins(entry.provider)}
     for name in sorted(wanted - known - refused):
         hint = f"; plugins that cannot be used: {len(registry.broken)}, see caddtree plugins" if registry.broken else ""
-        raise PluginError(f"{name!r} is no strategy, kind or plugin; {nearest(name, known)}{hint}")
+        raise PluginError(f"{name!r} is no strategy, extension, kind or plugin; {nearest(name, known)}{hint}")
     return [info for info, words in found if not wanted or wanted & words]
 
 
 def _words(kind: str, name: str, provider: Provider) -> set[str]:
     # caddtree is the name of a strategy; its distribution is no word of its own
-    return {kind, name} if provider.is_built_in else {kind, name, provider.distribution}
+    return {kind, name} if provider.is_built_in else {kind, name, *_origins(provider)}
+
+
+def _origins(provider: Provider) -> tuple[str, str]:
+    """Return the distribution and its entry point."""
+    return provider.distribution, provider.plugin
 
 
 def _print_strategies(found: Iterable[StrategyInfo]) -> None:
@@ -133,7 +140,7 @@ def _print_strategies(found: Iterable[StrategyInfo]) -> None:
 
     from caddtree.cli.tables import print_table
 
-    table = Table(title="strategies")
+    table = Table(title="strategies and extensions")
     for name in ("kind", "name", "options", "what it does"):
         table.add_column(name, overflow="fold")
     for info in found:

@@ -8,10 +8,11 @@ import pytest
 
 from caddtree.core.errors import PluginError
 from caddtree.plugins import registry as registry_module
+from caddtree.plugins.hooks import KINDS
 from caddtree.plugins.recipe import shipped_recipes
 from caddtree.plugins.registry import Provider, Registry, default_registry
 from tests.cli.runner import caddtree
-from tests.plugins.fakes import plugin
+from tests.plugins.fakes import Line, plugin
 
 
 def test_plugins_lists_every_strategy_with_options_and_defaults():
@@ -99,7 +100,9 @@ def test_a_name_that_is_not_installed_is_answered_with_the_nearest():
     found = caddtree("plugins", "ngrm")
 
     assert found.exit_code == 2
-    assert found.stderr.startswith("error: 'ngrm' is no strategy, kind or plugin; did you mean ngram? allowed: ")
+    assert found.stderr.startswith(
+        "error: 'ngrm' is no strategy, extension, kind or plugin; did you mean ngram? allowed: "
+    )
 
 
 def test_verbose_fits_a_page_and_says_everything():
@@ -117,19 +120,49 @@ def test_verbose_fits_a_page_and_says_everything():
 
 
 def test_asking_for_what_was_refused_says_why(monkeypatch):
-    """By the name of the strategy or of the package; any other name is told that something was refused."""
+    """By the name of the strategy, the package or the plugin; any other name is told that something was refused."""
     broken = Registry()
     broken.load_built_in()
     with pytest.raises(PluginError):
         broken.load_plugin(plugin(verifier={"mine": dict}), Provider("somebody", "1.2", "some_plugin"))
     monkeypatch.setattr(registry_module, "default_registry", lambda: broken)
 
-    for name in ("mine", "somebody"):
+    for name in ("mine", "somebody", "some_plugin"):
         shown = caddtree("plugins", name, "--verbose").stdout
-        assert shown.startswith(f"no strategy of {name} can be used\nbroken: somebody 1.2, plugin some_plugin: hook")
+        assert shown.startswith(f"nothing of {name} can be used\nbroken: somebody 1.2, plugin some_plugin: hook")
         assert "verifier 'mine' must be an attrs class" in shown
         assert "(offered verifier mine)" in shown
     assert "; plugins that cannot be used: 1, see caddtree plugins" in caddtree("plugins", "yours").stderr
+
+
+def test_a_plugin_that_failed_before_it_registered_anything_is_found_by_its_entry_point(monkeypatch):
+    """``plugins new even`` calls the entry point so, and nothing else of it is known when its module is broken."""
+
+    def load():
+        raise ModuleNotFoundError("No module named 'heapqq'", name="heapqq")
+
+    broken = Registry()
+    broken.load_built_in()
+    broken._stage(load, Provider("caddtree-even", "0.1.0", "even"))
+    monkeypatch.setattr(registry_module, "default_registry", lambda: broken)
+    shown = caddtree("plugins", "list", "even", "--verbose")
+
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith(
+        "nothing of even can be used\nbroken: caddtree-even 0.1.0, plugin even: ModuleNotFound"
+    )
+
+
+def test_a_plugin_is_found_by_its_entry_point(monkeypatch):
+    """With everything that it brings, whatever that is called; of caddtree itself the modules are no words."""
+    known = Registry()
+    known.load_built_in()
+    known.load_plugin(plugin(tree_builder={"mine": Line}), Provider("somebody", "1.2", "entry"))
+    monkeypatch.setattr(registry_module, "default_registry", lambda: known)
+    found = json.loads(caddtree("plugins", "entry", "--json").stdout)["strategies"]
+
+    assert {entry["distribution"] for entry in found} == {"somebody"}
+    assert caddtree("plugins", "caddtree.drafters.dflash").exit_code == 2
 
 
 def test_a_new_plugin_is_written_and_the_next_commands_are_printed(tmp_path, monkeypatch):
@@ -154,6 +187,21 @@ def test_a_new_plugin_is_written_and_the_next_commands_are_printed(tmp_path, mon
     assert record["commands"][0] == "cd 'my place'"
     assert all((tmp_path / path).is_file() for path in record["files"])
     assert "my place/caddtree_deep.py" in record["files"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_started(tmp_path, monkeypatch, kind):
+    """A section of a report comes with an experiment, and the commands that run and report it."""
+    monkeypatch.chdir(tmp_path)
+    shown = caddtree("plugins", "new", "mine", "--kind", kind)
+    use = (
+        ["caddtree sweep mine.yaml", "caddtree report runs/mine"]
+        if kind == "report_section"
+        else ['caddtree generate "def main(" --recipe mine.yaml']
+    )
+
+    assert shown.exit_code == 0
+    assert [line.strip() for line in shown.stdout.splitlines()][5:] == ["caddtree plugins list mine", *use]
 
 
 def test_a_plugin_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
@@ -181,4 +229,4 @@ def test_list_is_what_plugins_does_without_a_subcommand():
     """With options, with names, and for a strategy that is called as a subcommand is."""
     assert caddtree("plugins", "--json").stdout == caddtree("plugins", "list", "--json").stdout
     assert caddtree("plugins", "ddtree", "-v").stdout == caddtree("plugins", "list", "ddtree", "-v").stdout
-    assert "'new' is no strategy, kind or plugin" in caddtree("plugins", "list", "new").stderr
+    assert "'new' is no strategy, extension, kind or plugin" in caddtree("plugins", "list", "new").stderr

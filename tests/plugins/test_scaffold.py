@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from caddtree.core.errors import PluginError
-from caddtree.plugins.hooks import KINDS
+from caddtree.plugins.hooks import EXTENSIONS, KINDS, STAGES
 from caddtree.plugins.registry import default_registry
 from caddtree.plugins.scaffold import Scaffold, write_plugin
 from tests.plugins.projects import install, run
 
 MOST_LINES = 25
-"""Of an author's own code, from nothing to a strategy that passes the kit."""
+"""Of an author's own code, from nothing to a plugin that passes the kit."""
 
 LINTS = (["check", "--select", "E,F,W,I,B,UP,SIM,C4,PT,N"], ["format", "--check"])
 
@@ -30,10 +30,22 @@ from caddtree.loading import load_model
 
 held = dict(zip(("model", "tokenizer"), load_model(caddtree.load_recipe("demo").target)))
 for recipe, sections in json.loads(sys.argv[1]):
-    found = caddtree.load(recipe, sections, **held).generate("def main(", max_new_tokens=64)
-    names = {kind: part["name"] for kind, part in caddtree.load_recipe(recipe).to_mapping().items() if "name" in part}
-    print(json.dumps([found.token_ids, len(found.rounds), names]))
+    found = caddtree.load(recipe, sections, **held).generate("def main(", **json.loads(sys.argv[2]))
+    print(json.dumps([found.token_ids, len(found.rounds), caddtree.load_recipe(recipe, sections).to_mapping()]))
 """
+REPORT = """
+import sys
+from pathlib import Path
+from caddtree.experiments.experiment_files import load_experiment
+from caddtree.experiments.sweep import run_sweep
+from caddtree.reports import write_report
+
+experiment = load_experiment(sys.argv[1])
+run_sweep(experiment, Path("runs") / experiment.label)
+for path in write_report(Path("runs") / experiment.label, Path("report"), formats=["latex"]):
+    print(path.read_text())
+"""
+WITH_A_RECIPE = [kind for kind in KINDS if kind != "report_section"]
 NO_MEASUREMENT = {
     "name": "analytic",
     "flops_per_second": 1e11,
@@ -67,21 +79,49 @@ def test_the_kit_passes_what_is_written(written):
     assert "warning" not in done.stdout
 
 
-def test_the_recipes_that_are_written_say_what_the_target_says(written):
-    """In fewer rounds than plain decoding, each through its own strategy."""
+def decoded(written, kinds, **request):
+    """Token ids, number of rounds and recipe of plain decoding, then of what was written for these kinds."""
     projects, site = written
     plans = [("demo-plain", {})]
-    for kind, project in projects.items():
-        recipe = next(project.glob("*.yaml"))
+    for kind in kinds:
+        recipe = next(projects[kind].glob("*.yaml"))
         plans.append((str(recipe), {} if kind == "cost_model" else {"cost_model": NO_MEASUREMENT}))
-    done = run("-c", DECODE, json.dumps(plans), folder=site.parent, sites=(site,))
+    done = run("-c", DECODE, json.dumps(plans), json.dumps(request), folder=site.parent, sites=(site,))
     assert done.returncode == 0, done.stderr
-    (plain, num_rounds, _), *found = [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
-    for kind, (tokens, num_fewer, names) in zip(projects, found, strict=True):
+
+def test_the_recipes_that_are_written_say_what_the_target_says(written):
+    """In fewer rounds than plain decoding, each through its own strategy."""
+    (plain, num_rounds, _), *found = decoded(written, WITH_A_RECIPE, max_new_tokens=64)
+
+    for kind, (tokens, num_fewer, recipe) in zip(WITH_A_RECIPE, found, strict=True):
         assert tokens == plain
         assert num_fewer < num_rounds
-        assert names[kind] == f"my-{kind.replace('_', '-')}"
+        name = f"my-{kind.replace('_', '-')}"
+        if kind in STAGES:
+            assert recipe[kind]["name"] == name
+        if kind == "observer":
+            assert [observer["name"] for observer in recipe["observers"]] == [name]
+
+
+def test_the_preprocessor_that_is_written_changes_its_recipe(written):
+    """An answer is as long as its option says, unless the request says another length."""
+    (whole, _, _), (tokens, _, recipe) = decoded(written, ["preprocessor"])
+
+    assert recipe["generation"]["max_new_tokens"] == len(tokens) == 48
+    assert tokens == whole[:48]
+
+
+def test_the_experiment_that_is_written_has_the_section_in_its_report(written):
+    """It takes seconds, because no tree builder of it needs a profile."""
+    projects, site = written
+    experiment = projects["report_section"] / "my-report-section.yaml"
+    done = run("-c", REPORT, experiment, folder=projects["report_section"], sites=(site,))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert r"\caption{Tau.}" in done.stdout
+    assert (projects["report_section"] / "runs" / "my-report-section").is_dir()
 
 
 def test_what_is_written_is_linted_and_formatted(written):
@@ -101,7 +141,7 @@ def test_an_author_writes_few_lines(written):
     projects, _ = written
     counts = {kind: sum(num_code_lines(path) for path in project.rglob("*.py")) for kind, project in projects.items()}
 
-    assert counts["tree_builder"] <= MOST_LINES
+    assert max(counts[kind] for kind in ("tree_builder", *EXTENSIONS)) <= MOST_LINES, counts
     assert max(counts.values()) <= 2 * MOST_LINES
 
 

@@ -15,12 +15,36 @@ from xml.etree import ElementTree
 
 import pytest
 
-from caddtree.testing import CostModelContract, DrafterContract, TreeBuilderContract, VerifierContract
+from caddtree.testing import (
+    CostModelContract,
+    DrafterContract,
+    ObserverContract,
+    PreprocessorContract,
+    ReportSectionContract,
+    TreeBuilderContract,
+    VerifierContract,
+)
 from caddtree.testing.strategy_contract import Contract
-from tests.testing.broken import cost_models, drafters, tree_builders, verifiers
+from tests.testing.broken import (
+    cost_models,
+    drafters,
+    observers,
+    preprocessors,
+    report_sections,
+    tree_builders,
+    verifiers,
+)
 
-MODULES = [drafters, tree_builders, cost_models, verifiers]
-CONTRACTS = [DrafterContract, TreeBuilderContract, CostModelContract, VerifierContract]
+MODULES = [drafters, tree_builders, cost_models, verifiers, observers, preprocessors, report_sections]
+CONTRACTS = [
+    DrafterContract,
+    TreeBuilderContract,
+    CostModelContract,
+    VerifierContract,
+    ObserverContract,
+    PreprocessorContract,
+    ReportSectionContract,
+]
 BROKEN = [cls for module in MODULES for name, cls in vars(module).items() if name.startswith("Test")]
 
 

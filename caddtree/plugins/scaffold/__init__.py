@@ -1,4 +1,6 @@
-"""Writes the package of a new plugin: one strategy of one kind, a test by the kit, a recipe, the commands.
+"""Writes the package of a new plugin: one class of one kind, a test by the kit, a recipe, the commands.
+
+A section of a report has an experiment in place of the recipe.
 
 The files beside this one are its templates: those without a kind in their name are part of every package.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -25,13 +27,23 @@ _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _LONGEST_NAME = 40
 """The name stands in file names and within lines of code."""
 
+_IN_WORDS: Mapping[Kind, str] = {"preprocessor": "pre-processor"}
+"""Kinds whose name in a sentence is not their own word with spaces."""
+_STAGE_USE = "The last decodes with it; the text is the target's own whatever it does."
+_USES: Mapping[Kind, str] = {
+    "observer": "The last decodes with it; it changes no token, but may say\nwhich one is the last.",
+    "preprocessor": "The last decodes by a recipe that names it.",
+    "report_section": "The fourth runs a small\nexperiment, and the last writes its report, with the section in it.",
+}
+"""What the last commands do."""
+
 
 @attrs.frozen
 class Scaffold:
     """A plugin that is about to be written."""
 
     name: str
-    """What recipes call the strategy."""
+    """What recipes, or experiments, call it."""
     kind: Kind
 
     @property
@@ -52,12 +64,21 @@ class Scaffold:
     @property
     def commands(self) -> tuple[str, ...]:
         """What to type in the package's folder, in order."""
+        use: tuple[str, ...] = (f'{PROJECT_NAME} generate "def main(" --recipe {self.name}.yaml',)
+        if self.kind == "report_section":
+            use = (f"{PROJECT_NAME} sweep {self.name}.yaml", f"{PROJECT_NAME} report runs/{self.name}")
         return (
             "python -m pip install --editable '.[test]'",
             "python -m pytest",
             f"{PROJECT_NAME} plugins list {self.name}",
-            f'{PROJECT_NAME} generate "def main(" --recipe {self.name}.yaml',
+            *use,
         )
+
+    @property
+    def requirement(self) -> str:
+        """What the package needs of caddtree; a report is drawn by an extra."""
+        extra = "[report]" if self.kind == "report_section" else ""
+        return f"{PROJECT_NAME}{extra}>={caddtree.__version__}"
 
     def files(self) -> dict[str, str]:
         """Return the text of every file by its path in the package."""
@@ -75,11 +96,12 @@ class Scaffold:
         return Template(text).substitute(
             name=self.name,
             kind=self.kind,
-            kind_in_words=self.kind.replace("_", " "),
+            kind_in_words=_IN_WORDS.get(self.kind, self.kind.replace("_", " ")),
             class_name=self.class_name,
             module=self.module,
             distribution=self.distribution,
-            version=caddtree.__version__,
+            requirement=self.requirement,
+            use=_USES.get(self.kind, _STAGE_USE),
             commands="\n".join(f"    {command}" for command in self.commands),
         )
 

@@ -1,8 +1,23 @@
-"""The pre-processor fills variables into texts, and says which one is missing."""
+"""The pre-processor keeps its contract, fills variables into texts, and says which one is missing."""
 
 import caddtree
 import pytest
 from caddtree import CaddtreeError
+from caddtree.testing import PreprocessorContract
+
+from caddtree_example.environment import Environment
+
+
+class TestEnvironment(PreprocessorContract):
+    strategy = Environment
+    sections = {"target": {"device": "${WHERE}"}, "generation": {"seed": "${SEED:-7}"}}
+    other_options = {"prefix": "APP_"}
+
+    @pytest.fixture(autouse=True)
+    def variables(self, monkeypatch):
+        """Set what the recipe needs, another value with the prefix."""
+        monkeypatch.setenv("WHERE", "cpu")
+        monkeypatch.setenv("APP_WHERE", "auto")
 
 
 def loaded(**sections):

@@ -1,9 +1,15 @@
-"""The rule against loops ends a text at the first token that closes a loop, whatever is drafted."""
+"""The rule against loops keeps the contract of an observer, and ends a text at the first token that closes a loop, whatever is drafted."""
 
 import pytest
+from caddtree.testing import ObserverContract
 from demo import FOLDER, generated
 
 from caddtree_example.loop import Loop
+
+
+class TestLoop(ObserverContract):
+    strategy = Loop
+    invalid_options = [{"times": 1}, {"longest": 0}, {"shortest": 0}]
 
 
 def first_stop(tokens, **options):

@@ -1,8 +1,31 @@
-"""The log has a line for every round and one for the request, in their order."""
+"""The log keeps the contract of an observer, and has a line for every round and one for the request, in their order."""
 
 import json
+from pathlib import Path
 
+import pytest
+from caddtree.testing import ObserverContract
 from demo import generated
+
+from caddtree_example.round_log import RoundLog
+
+
+class TestRoundLog(ObserverContract):
+    strategy = RoundLog
+    options = {"path": "rounds.jsonl"}
+    other_options = {"path": "other.jsonl"}
+
+    @pytest.fixture
+    def make_strategy(self, tmp_path):
+        """Return a function that makes the log in a folder of the test's own."""
+        return lambda path, **options: RoundLog(path=str(tmp_path / path), **options)
+
+    def noted(self, observer):
+        """Return the name of the file and its lines; the next log starts with an empty one."""
+        path = Path(observer.path)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        path.unlink()
+        return path.name, lines
 
 
 def logged(path, **options):

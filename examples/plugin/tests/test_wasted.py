@@ -1,12 +1,20 @@
-"""The section of a report counts what the records of a run hold."""
+"""The section keeps the contract of a report's section, and counts what the records of a run hold."""
 
 import pytest
 from caddtree.experiments.experiment_files import load_experiment
 from caddtree.experiments.summary import summarise
 from caddtree.experiments.sweep import run_sweep
 from caddtree.reports import write_report
+from caddtree.testing import ReportSectionContract
 
 from caddtree_example.wasted import Wasted
+
+
+class TestWasted(ReportSectionContract):
+    strategy = Wasted
+    options = {"least": 0.2}
+    invalid_options = [{"least": -0.5}, {"least": 1.5}]
+
 
 EXPERIMENT = """
 base: demo
