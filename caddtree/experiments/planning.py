@@ -168,7 +168,11 @@ def _cell_id(variant: Variant, request: GenerationOptions, dataset: str, prompt:
 def _sections(variant: Variant) -> dict[str, Any]:
     """Return the pipeline of a variant; what a request asks for is said by the setting."""
     sections = variant.recipe.to_mapping()
-    return {name: value for name, value in sections.items() if name not in ("description", "generation")}
+    kept = {name: value for name, value in sections.items() if name not in ("description", "generation")}
+    if not kept["observers"]:
+        # a cell without observers keeps the id that it had before there were any
+        del kept["observers"]
+    return kept
 
 
 def _request(options: GenerationOptions) -> dict[str, Any]:

@@ -112,7 +112,8 @@ class Worker:
         loaded = time.perf_counter()
         decoder.prepare()
         for request in self.job.requests:
-            _warm_up(decoder, request, self.job.prompts, self.job.warm_up_tokens)
+            with decoder.unwatched():
+                _warm_up(decoder, request, self.job.prompts, self.job.warm_up_tokens)
         self._decoders[name] = decoder
         profile = getattr(decoder.cost_model, "profile", None)
         return LoadedVariant(

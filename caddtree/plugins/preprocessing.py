@@ -70,6 +70,8 @@ def preprocess(merged: MappingNode, registry: Callable[[], Registry], problems: 
             changes = registry().create("preprocessor", choice.name, choice.options).process(plain_value(merged))
             if not isinstance(changes, Mapping):
                 raise TypeError(f"process must return a mapping of sections, found {shown(changes)}")
+            if SECTION in changes:
+                raise TypeError(f"process must not return {SECTION}; a recipe alone says which run")
         except Exception as error:
             said = "says" if isinstance(error, CaddtreeError) else f"raised {type(error).__name__}"
             message = f"{choice.name} of {info.provider} {said}: {one_line(error)}"
@@ -77,6 +79,8 @@ def preprocess(merged: MappingNode, registry: Callable[[], Registry], problems: 
             return merged
         origin = Origin(f"preprocessor {choice.name}", folder=merged.origin.folder)
         made = _placed(node_from_python(changes, origin, problems), merged)
+        if len(problems) > before:
+            return merged
         assert isinstance(made, MappingNode)
         merged = MappingNode(merge(merged, made).entries, merged.origin)
     return merged

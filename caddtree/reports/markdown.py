@@ -32,7 +32,7 @@ def markdown_table(table: Table) -> str:
 def escaped(text: str) -> str:
     """Return text that shows as it is in a table; an interval in brackets is left alone."""
     text = " ".join(text.split())
-    return re.sub(r"([\\`*_<>|]|\](?=\())", r"\\\1", text)
+    return re.sub(r"([\\`*_<>|~]|&(?=#?\w+;)|\](?=\())", r"\\\1", text)
 
 
 def _blocks(summary: Summary, pictures: Sequence[Picture], parts: Sequence[ReportPart]) -> Iterator[str]:
@@ -52,7 +52,7 @@ def _blocks(summary: Summary, pictures: Sequence[Picture], parts: Sequence[Repor
                 yield f"![{picture.name}](figures/{picture.name}.svg)\n\n{escaped(picture.caption)}"
     for part in parts:
         yield f"## {escaped(part.title)}"
-        yield from map(escaped, part.paragraphs)
+        yield from map(_paragraph, part.paragraphs)
         for table in part.tables:
             yield from _titled(table)
     problems = problem_table(summary)
@@ -64,6 +64,15 @@ def _blocks(summary: Summary, pictures: Sequence[Picture], parts: Sequence[Repor
         yield f"### {escaped(name)}\n\n{_fenced(recipe_text(sections), 'yaml')}"
     if summary.text.strip():
         yield f"## Experiment\n\n{_fenced(summary.text.rstrip(), 'yaml')}"
+
+
+def _paragraph(text: str) -> str:
+    """Return text that begins no heading, list or rule."""
+    return re.sub(
+        r"^([#+=-]|\d+(?=[.)]))",
+        lambda found: f"{found[1]}\\" if found[1].isdigit() else f"\\{found[1]}",
+        escaped(text),
+    )
 
 
 def _titled(table: Table) -> Iterator[str]:

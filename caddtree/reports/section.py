@@ -6,6 +6,7 @@ An experiment names them (``report: [rejected, {name: rejected, worst: 5}]``), o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ import attrs
 
 from caddtree.core.errors import CaddtreeError, one_line
 from caddtree.plugins.registry import Registry, default_registry
-from caddtree.reports.tables import Table
+from caddtree.reports.tables import Entry, Table
 
 if TYPE_CHECKING:
     from caddtree.experiments.store import RunData
@@ -68,7 +69,8 @@ def render_sections(
         try:
             section = known.create("report_section", name, options)
             who += f" of {known.info('report_section', name).provider}"
-            part = section.render(run, summary)
+            # a section may sort or drop what it is given
+            part = section.render(copy.deepcopy(run), copy.deepcopy(summary))
             _check(part)
         except Exception as error:
             raised = "" if isinstance(error, CaddtreeError) else f"{type(error).__name__}: "
@@ -92,9 +94,34 @@ def _check(part: object) -> None:
     for name, value in (("title", part.title), ("text", part.text)):
         if not isinstance(value, str):
             raise TypeError(f"the {name} of a ReportPart must be a string, found {type(value).__name__}")
+        _check_text(value)
     for table in part.tables:
         if not isinstance(table, Table):
             raise TypeError(f"the tables of a ReportPart must be Tables, found {type(table).__name__}")
+        _check_entries(table)
         widths = {len(table.columns), *(len(row) for row in table.entries)}
         if len(widths) > 1:
             raise TypeError(f"the rows of table {table.title!r} must be as long as its header, found {sorted(widths)}")
+
+
+def _check_entries(table: Table) -> None:
+    """Refuse a table that was made of something else than entries."""
+    rows = (table.columns, *table.entries)
+    if not all(isinstance(row, tuple) and all(isinstance(entry, Entry) for entry in row) for row in rows):
+        raise TypeError("the rows of a Table must be tuples of Entry; Table.of makes them of plain values")
+    if type(table.num_text_columns) is not int:
+        raise TypeError(f"num_text_columns of a Table must be an integer, found {table.num_text_columns!r}")
+    texts = [table.title, table.note]
+    texts += [text for row in rows for entry in row for text in (entry.text, entry.detail, entry.tone)]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"titles, notes and entries of a Table must be strings, found {type(text).__name__}")
+        _check_text(text)
+
+
+def _check_text(text: str) -> None:
+    """Refuse half of a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a text holds {text[error.start]!r}, which is no character") from error

@@ -121,7 +121,7 @@ class PreprocessorContract(Contract):
             if not isinstance(changes, Mapping):
                 continue
             unknown = [str(name) for name in changes if name not in known and name not in sections]
-            hint = " They have run already, and what they add to their own list is never run." * (SECTION in unknown)
+            hint = " Which pre-processors run is said by the recipe alone." * (SECTION in unknown)
             require(
                 not unknown,
                 f"process adds {', '.join(unknown)} to a recipe of {case}; a recipe has the sections "

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import types
+
+import attrs
 import pytest
 
 from caddtree.core.errors import RecipeError
 from caddtree.experiments.experiment_files import load_experiment, shipped_descriptions, shipped_experiments
+from caddtree.plugins.hooks import hookimpl
 from caddtree.plugins.recipe import load_recipe
+from caddtree.plugins.registry import Provider, Registry
 
 DEMO = "base: demo\ndatasets: [reasoning]\n"
 
@@ -275,3 +280,26 @@ def test_sections_of_the_report_and_observers_belong_to_all_variants(tmp_path):
         text = f"base: demo\nvariants: {{mine: {{{section}: []}}}}\ndatasets: [code]\n"
         with pytest.raises(RecipeError, match=rf"variants\.mine\.{section}: holds for all variants: put it into fixed"):
             load(tmp_path, text)
+
+
+def test_a_preprocessor_that_gives_plain_decoding_a_drafter_is_refused(tmp_path, monkeypatch):
+    """Every speed-up would be over something else, and a variant would be taken for plain decoding."""
+    registry = Registry()
+    registry.load_built_in()
+    drafter = load_recipe("demo").to_mapping()["drafter"]
+
+    @attrs.frozen
+    class Site:
+        def process(self, sections):
+            return {"drafter": drafter}
+
+    def register(registry):
+        registry.add("site", Site)
+
+    plugin = types.SimpleNamespace(register_preprocessors=hookimpl(register))
+    registry.load_plugin(plugin, Provider("site", "1.0", "site"))
+    for module in ("caddtree.plugins.recipe", "caddtree.experiments.experiment_files"):
+        monkeypatch.setattr(f"{module}.default_registry", lambda: registry)
+    text = "base: demo\nfixed: {preprocessors: [site]}\naxes: {tree_builder: [chain, ddtree]}\ndatasets: [code]\n"
+    with pytest.raises(RecipeError, match="names a pre-processor that gives plain decoding the drafter dflash"):
+        load(tmp_path, text)

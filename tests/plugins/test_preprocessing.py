@@ -115,6 +115,7 @@ def complaining(sections: Mapping[str, Any]) -> Any:
         (lambda sections: {"target": {"model": object()}}, "a recipe cannot hold a object"),
         (lambda sections: {"tagret": {}}, "tagret: is no section of a recipe"),
         (lambda sections: sections["nonsense"], "raised KeyError"),
+        (lambda sections: {"preprocessors": ["boom"]}, "process must not return preprocessors"),
     ],
 )
 def test_a_broken_one_is_named_with_its_plugin_and_place(tmp_path: Path, process: Any, message: str) -> None:
@@ -165,3 +166,16 @@ def test_nothing_runs_unless_a_recipe_names_it(tmp_path: Path) -> None:
     load(tmp_path, GOOD, registry(site=raising))
     load(tmp_path, "preprocessors: null\n" + GOOD, registry(site=raising))
     load(tmp_path, "preprocessors: []\n" + GOOD, registry(site=raising))
+
+
+def test_the_next_one_is_not_blamed_for_what_the_first_made(tmp_path: Path) -> None:
+    """It would be shown a value that could not be read."""
+    known = registry(
+        mangle=lambda sections: {"target": {"model": object()}},
+        needs=lambda sections: {"target": {"model": sections["target"]["model"].upper()}},
+    )
+    with pytest.raises(RecipeError) as error:
+        load(tmp_path, "preprocessors: [mangle, needs]\n" + GOOD, known)
+
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("preprocessor mangle: target.model: a recipe cannot hold")

@@ -15,7 +15,7 @@ from caddtree.plugins.hooks import hookimpl
 from caddtree.plugins.registry import Provider, Registry, default_registry
 from caddtree.reports import section, write_report
 from caddtree.reports.section import ReportPart, render_sections
-from caddtree.reports.tables import Table
+from caddtree.reports.tables import Entry, Table
 from tests.reports.synthetic_run import synthetic_run, write_run
 
 
@@ -40,6 +40,16 @@ class Silent:
         return None
 
 
+@attrs.frozen
+class Spoiling:
+    """Drops what it was given, and says something that looks like Markdown."""
+
+    def render(self, run, summary):
+        run.results.clear()
+        summary.recipes.clear()
+        return ReportPart("Spoilt", "# no heading\n\n1. no list\n\n- none either\n\n~~said~~ &copy; 3 & 4")
+
+
 def failing(answer):
     def render(self, run, summary):
         if isinstance(answer, Exception):
@@ -56,6 +66,19 @@ FAILING = {
     "text": ("<p>", "must return a ReportPart or None, found str"),
     "number": (ReportPart(7), "the title of a ReportPart must be a string, found int"),
     "list": (ReportPart("t", tables=([1, 2],)), "the tables of a ReportPart must be Tables, found list"),
+    "no entries": (
+        ReportPart("t", tables=(Table("plain", ("a", "b"), (("c", "d"),)),)),
+        "the rows of a Table must be tuples of Entry; Table.of makes them of plain values",
+    ),
+    "row of text": (ReportPart("t", tables=(Table("t", (), ("12",)),)), "must be tuples"),
+    "number in an entry": (
+        ReportPart("t", tables=(Table("t", (Entry("a"),), ((Entry(5),),)),)),
+        "titles, notes and entries of a Table must be strings, found int",
+    ),
+    "no title": (ReportPart("t", tables=(Table.of(None, ("a",), [(1,)]),)), "must be strings, found NoneType"),
+    "columns": (ReportPart("t", tables=(Table.of("t", ("a",), [(1,)], num_text_columns=None),)), "must be an integer"),
+    "half a character": (ReportPart("t", tables=(Table.of("\udce9", ("a",), [(1,)]),)), "which is no character"),
+    "half a title": (ReportPart("\udce9"), "which is no character"),
     "ragged": (RAGGED, "the rows of table 'ragged' must be as long as its header, found [1, 2]"),
 }
 
@@ -69,8 +92,9 @@ def known(monkeypatch) -> Registry:
     def register(registry):
         registry.add("counted", Counted)
         registry.add("silent", Silent)
+        registry.add("spoiling", Spoiling)
         for name, (answer, _) in FAILING.items():
-            registry.add(name, failing(answer))
+            registry.add(name.replace(" ", "-"), failing(answer))
 
     known.load_plugin(
         types.SimpleNamespace(register_report_sections=hookimpl(register)), Provider("more", "3.1", "more")
@@ -120,9 +144,11 @@ def test_a_section_can_be_asked_for_when_a_report_is_written(run_folder, known, 
 def test_one_that_fails_is_named_after_everything_else_is_written(run_folder, known, tmp_path, name):
     """With its package; the other sections are there."""
     with pytest.raises(PluginError) as error:
-        write_report(run_folder, tmp_path, formats=["latex"], sections=[name, "counted"])
+        write_report(run_folder, tmp_path, formats=["latex"], sections=[name.replace(" ", "-"), "counted"])
 
-    assert str(error.value).startswith(f"{tmp_path} is written, but without: report_section {name} of more 3.1: ")
+    assert str(error.value).startswith(
+        f"{tmp_path} is written, but without: report_section {name.replace(' ', '-')} of more 3.1: "
+    )
     assert FAILING[name][1] in str(error.value)
     assert "Number of cells" in (tmp_path / "tables.tex").read_text()
 
@@ -156,3 +182,18 @@ def test_a_plan_of_before_has_no_sections(run_folder):
 def test_no_section_is_built_in():
     """Those that every report has are no plugins."""
     assert default_registry().names("report_section") == ()
+
+
+def test_a_section_changes_nothing_but_its_own_part(run_folder, known, tmp_path):
+    """Every other file is as without it; its text shows as it is."""
+    formats = ["latex", "csv", "json", "markdown"]
+    for path in write_report(run_folder, tmp_path / "a", formats=formats):
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        if not other.exists():
+            write_report(run_folder, tmp_path / "b", formats=formats, sections=["spoiling"])
+        if path.name != "report.md":
+            assert other.read_bytes() == path.read_bytes(), path.name
+    added = (tmp_path / "b" / "report.md").read_text().partition("## Spoilt\n\n")[2]
+
+    assert added.startswith(r"\# no heading" + "\n\n" + r"1\. no list" + "\n\n" + r"\- none either" + "\n\n")
+    assert r"\~\~said\~\~ \&copy; 3 & 4" in added

@@ -1,4 +1,4 @@
-"""The rule against loops keeps the contract of an observer, and ends a text at the first token that closes a loop, whatever is drafted."""
+"""The rule against loops keeps the contract of an observer, and ends a text at the token that closes a loop."""
 
 import pytest
 from caddtree.testing import ObserverContract

@@ -100,7 +100,7 @@ class TestAddsASection(Contract):
 
 @attrs.define(eq=False)
 class AddsAnother(Short):
-    """Asks for another pre-processor, which nobody will run."""
+    """Asks for another pre-processor."""
 
     def process(self, sections: Any) -> Any:
         return {**super().process(sections), "preprocessors": ["environment"]}
@@ -108,7 +108,10 @@ class AddsAnother(Short):
 
 class TestAddsAnother(Contract):
     strategy = AddsAnother
-    caught_by = {ADDS: "process adds preprocessors to a recipe .* They have run already"}
+    caught_by = {
+        ADDS: "process adds preprocessors to a recipe .* Which pre-processors run is said by the recipe alone",
+        VALID: "process must not return preprocessors",
+    }
 
 
 @attrs.define(eq=False)
