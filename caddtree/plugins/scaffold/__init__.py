@@ -31,9 +31,9 @@ _IN_WORDS: Mapping[Kind, str] = {"preprocessor": "pre-processor"}
 """Kinds whose name in a sentence is not their own word with spaces."""
 _STAGE_USE = "The last decodes with it; the text is the target's own whatever it does."
 _USES: Mapping[Kind, str] = {
-    "observer": "The last decodes with it; it changes no token, but may say\nwhich one is the last.",
+    "observer": "The last decodes with it; it changes no token, but may say which one is the last.",
     "preprocessor": "The last decodes by a recipe that names it.",
-    "report_section": "The fourth runs a small\nexperiment, and the last writes its report, with the section in it.",
+    "report_section": "The fourth runs a small experiment, and the last writes its report, with the section in it.",
 }
 """What the last commands do."""
 
