@@ -23,6 +23,7 @@ from caddtree.cli.options import (
     TopP,
     request_options,
 )
+from caddtree.core.errors import CaddtreeError
 
 
 @command()
@@ -167,13 +168,16 @@ def _next_line() -> str:
 
 
 def _stream(session: Any) -> None:
-    """Print the answer as it is made, and the end of its line, also where a round fails."""
+    """Print the answer as it is made, and the end of its line."""
     try:
         print(session.first_chunk.text, end="", flush=True)
         while session.finish_reason is None:
             print(session.step().text, end="", flush=True)
-    finally:
-        print(flush=True)
+    except CaddtreeError:
+        # what was printed stays as it is, also in a file; the line is ended for whoever reads both
+        print(file=sys.stderr)
+        raise
+    print()
 
 
 def _summary(generation: Any) -> str:
