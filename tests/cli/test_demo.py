@@ -58,6 +58,8 @@ def test_an_output_that_differs_is_said_and_is_exit_code_1(decoders, monkeypatch
     right = decoders["demo-chain"]
 
     class Wrong:
+        unwatched = right.unwatched
+
         def generate(self, prompt, **options):
             found = right.generate(prompt, **options)
             return attrs.evolve(found, token_ids=(*found.token_ids[:-1], 0))

@@ -162,7 +162,8 @@ def test_errors_name_the_layer_that_is_wrong(tmp_path: Path, registry: Registry)
             "overrides: tree_builder.max_node_budget: must be an integer, found 'abc', a string",
             "--set generation.top_k=none: generation.top_k: must be an integer or null, found 'none', a string",
             "--set verifer.name=sdpa: verifer: is no section of a recipe; did you mean verifier? allowed: cost_model, "
-            "description, drafter, extends, generation, runtime, target, tree_builder, verifier",
+            "description, drafter, extends, generation, observers, preprocessors, runtime, target, tree_builder, "
+            "verifier",
         ]
     )
 
