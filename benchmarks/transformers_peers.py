@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ class TransformersGenerate:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.extra: dict[str, Any] = {}
+
+    def unwatched(self) -> AbstractContextManager[None]:
+        """Nobody watches."""
+        return nullcontext()
 
     def generate(self, prompt: Any, *, max_new_tokens: int) -> Generation:
         """Return a generation whose one round stands for all of decoding."""

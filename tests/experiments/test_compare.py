@@ -55,6 +55,8 @@ def test_a_wrong_output_is_not_called_identical(decoders):
     """A decoder that changes one token of one prompt."""
 
     class Wrong:
+        unwatched = decoders["plain"].unwatched
+
         def generate(self, prompt, **options):
             found = decoders["plain"].generate(prompt, **options)
             return attrs.evolve(found, token_ids=(*found.token_ids[:-1], 0)) if prompt == PROMPTS[3].prompt else found
