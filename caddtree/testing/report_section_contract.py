@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
-import pickle
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -211,17 +211,16 @@ def rendered(section: Any, make_run: Callable[[], RunData], case: str) -> Any:
 
 def _with_figures(make_run: Callable[[], RunData]) -> tuple[RunData, Summary]:
     """Return a run of one's own, and its figures."""
-    data, summary = pickle.loads(_pickled(make_run))
-    return data, summary
+    return copy.deepcopy(_made(make_run))
 
 
 @functools.lru_cache(maxsize=64)
-def _pickled(make_run: Callable[[], RunData]) -> bytes:
+def _made(make_run: Callable[[], RunData]) -> tuple[RunData, Summary]:
     """Return a run and its figures, which take longer than a copy; a section may write into what it is given."""
     from caddtree.experiments.summary import summarise
 
     data = make_run()
-    return pickle.dumps((data, summarise(data)))
+    return data, summarise(data)
 
 
 def _tables(part: Any) -> tuple[Any, ...]:
