@@ -10,9 +10,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.docs_figures import FIGURES, RESULT, ROOT, ancestors, draw, facts, interest, is_looping, places
+from benchmarks.pages.drawing import ancestors, draw, places
+from benchmarks.pages.measuring import interest, is_looping
+from benchmarks.pages.phrases import facts
 from caddtree.core.draft_tree import visibility_mask
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "benchmarks" / "results" / "docs_figures.json"
+FIGURES = ROOT / "docs" / "figures"
 DATA = json.loads(RESULT.read_text(encoding="utf-8"))
 PICTURES = draw(DATA)
 FACTS = facts(DATA)
