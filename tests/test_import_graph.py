@@ -118,3 +118,12 @@ def test_start_up_needs_no_torch(line):
     """Importing the package or its command line stays fast."""
     code = f"import sys; {line}; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_checking_a_recipe_needs_no_models_and_no_scipy():
+    """The strategies are imported, which needs torch; what takes longer than torch waits until something is bound."""
+    code = (
+        "import sys; from caddtree.plugins.recipe import load_recipe; load_recipe('demo'); "
+        "assert not {'transformers.modeling_utils', 'scipy.optimize', 'triton'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -170,8 +170,7 @@ def folders_with_code(tmp_path_factory):
     return recipes, trace
 
 
-@pytest.mark.parametrize("flags", [[], ["-O"]], ids=["plain", "optimised"])
-@pytest.mark.parametrize("stdin", ["closed", "yes"])
+@pytest.mark.parametrize(("stdin", "flags"), [("closed", []), ("yes", []), ("closed", ["-O"])])
 def test_ft16_code_in_model_folders_is_not_run_and_nobody_is_asked(folders_with_code, stdin, flags):
     """FT-16: target, tokenizer, generation and drafter, whatever the recipe says; no answer on stdin is waited for."""
     recipes, trace = folders_with_code

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from caddtree.core.errors import CostModelError
 
@@ -76,6 +75,9 @@ class Profile:
         More draft nodes cannot make a round cheaper; dips are noise of the medians. A repair that moves a median by
         more than three times its own spread is reported.
         """
+        # half a second, which nobody should pay who only checks a recipe
+        from scipy.optimize import isotonic_regression
+
         repaired = np.stack([isotonic_regression(row).x for row in self.after_seconds])
         moved = np.abs(repaired - self.after_seconds) > _MOVES_ALLOWED * np.maximum(self.spread_seconds, 1e-9)
         moved &= np.abs(repaired - self.after_seconds) > 0.02 * self.after_seconds

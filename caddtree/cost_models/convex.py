@@ -12,7 +12,6 @@ import attrs
 import numpy as np
 from attrs.validators import instance_of, optional
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from caddtree.core.profile import Profile, RoundSeconds
 from caddtree.cost_models.measured import obtain_profile
@@ -33,6 +32,9 @@ def fit_convex(counts: NDArray[np.int64], seconds: NDArray[np.float64]) -> NDArr
         counts: ``(points,)`` ascending.
         seconds: ``(points,)``.
     """
+    # half a second, which nobody should pay who only checks a recipe
+    from scipy.optimize import nnls
+
     hinges = np.maximum(counts[:, None] - counts[None, :-1], 0.0)
     basis = np.concatenate([np.ones((len(counts), 1)), hinges], axis=1)
     scale = np.abs(basis).max(axis=0)

@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
 
 from caddtree.core.draft_tree import DraftTree
 from caddtree.core.errors import CompatibilityError
@@ -112,6 +111,9 @@ class KernelAttention:
 
 
 def _register() -> None:
+    # its import takes longer than torch's, and whoever checks a recipe binds nothing
+    from transformers import AttentionInterface, AttentionMaskInterface
+
     AttentionInterface.register(INTERFACE_NAME, _attend)
     # the kernel reads the packed bits: no mask is built
     AttentionMaskInterface.register(INTERFACE_NAME, lambda *_args, **_kwargs: None)

@@ -108,7 +108,7 @@ BUILDERS = {
 
 class TestGreedyIsExact:
     @pytest.mark.parametrize("builder", BUILDERS)
-    @pytest.mark.parametrize("right", [0.0, 0.6, 1.0])
+    @pytest.mark.parametrize("right", [0.6, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 1.0))])
     def test_l01_output_equals_plain_greedy(self, model, truth, builder, right):
         """Invariant 1, L-01: rubbish, decent and perfect drafts give the very tokens of plain decoding."""
         tree_builder, cost_model = BUILDERS[builder]
@@ -458,9 +458,10 @@ class TestFaults:
             assert generation.finish_reason == "cancelled"
             assert list(generation.token_ids) == expected[: len(generation.token_ids)]
 
+    @pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.slow)])
     @pytest.mark.parametrize("way", WAYS_TO_CANCEL)
-    def test_ft26_a_hundred_cancelled_requests_leave_no_memory(self, model, truth, way):
-        """FT-26: less than 1 MB of tensors more than before; 100 caches would be several."""
+    def test_ft26_a_hundred_cancelled_requests_leave_no_memory(self, model, truth, way, count):
+        """FT-26: less than 1 MB of tensors more than before, a fifth of it after a fifth; 100 caches would be 2."""
         prompt = next(iter(truth))
         decoder = make(model, ScriptedDrafter(truth, right=0.5, required_layers=(0, 2)), DDTree(node_budget=12))
         decoder.generate(list(prompt), max_new_tokens=9)
@@ -469,11 +470,11 @@ class TestFaults:
         assert session.finish_reason is None
         assert tensor_bytes() - before > 2e4
         del session
-        for _ in range(100):
+        for _ in range(count):
             with Forwards(model) as forwards:
                 cancelled_text(decoder, list(prompt), way, forwards, 3)
 
-        assert tensor_bytes() - before < 1e6
+        assert tensor_bytes() - before < 1e4 * count
         decoder.target.close()
 
 

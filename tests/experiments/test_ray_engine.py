@@ -295,6 +295,7 @@ def test_what_was_written_before_a_death_stays_as_it_is(ruined):
     assert all(final.startswith(snapshot) for snapshot in snapshots)
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_killed_leaves_no_worker_and_goes_on(meeting, tmp_path):
     """FT-19: its workers end with it, and another instance completes the run to the same tokens."""
     path, place, expected = meeting
@@ -334,6 +335,7 @@ def test_an_interrupt_ends_the_workers_and_leaves_a_joined_cluster_alone(cluster
     assert wait_until(lambda: cluster.available_resources().get("CPU") == 2)
 
 
+@pytest.mark.slow
 def test_a_variant_that_kills_its_workers_while_it_loads_is_given_up(cluster, tmp_path):
     """FT-41: its warm-up kills two workers; its cells fail, plain decoding is run by the third."""
     write_pair(tmp_path)

@@ -184,13 +184,13 @@ def test_no_section_is_built_in():
     assert default_registry().names("report_section") == ()
 
 
-def test_a_section_changes_nothing_but_its_own_part(run_folder, known, tmp_path):
+def test_a_section_changes_nothing_but_its_own_part(known, tmp_path):
     """Every other file is as without it; its text shows as it is."""
-    formats = ["latex", "csv", "json", "markdown"]
-    for path in write_report(run_folder, tmp_path / "a", formats=formats):
+    formats, run = ["latex", "csv", "json", "markdown"], tmp_path / "run"
+    write_run(synthetic_run(datasets=("code",), settings={"": {}}, num_prompts=5), run)
+    write_report(run, tmp_path / "b", formats=formats, sections=["spoiling"])
+    for path in write_report(run, tmp_path / "a", formats=formats):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
-        if not other.exists():
-            write_report(run_folder, tmp_path / "b", formats=formats, sections=["spoiling"])
         if path.name != "report.md":
             assert other.read_bytes() == path.read_bytes(), path.name
     added = (tmp_path / "b" / "report.md").read_text().partition("## Spoilt\n\n")[2]

@@ -165,6 +165,8 @@ def finished(figure: Figure, *, name: str, setting: str, caption: str) -> Pictur
     """Return the picture as SVG and PDF; without a date, so that the same run gives the same bytes."""
     svg, pdf = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    # both have 72 points to the inch, so the places that were found for the first hold for the second
+    figure.set_layout_engine("none")
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return Picture(name, setting, caption, svg.getvalue(), pdf.getvalue(), 72 * figure.get_figwidth())
 
