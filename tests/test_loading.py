@@ -170,7 +170,9 @@ def folders_with_code(tmp_path_factory):
     return recipes, trace
 
 
-@pytest.mark.parametrize(("stdin", "flags"), [("closed", []), ("yes", []), ("closed", ["-O"])])
+# -O compiles all of torch anew
+@pytest.mark.parametrize("flags", [[], pytest.param(["-O"], marks=pytest.mark.slow)], ids=["plain", "optimised"])
+@pytest.mark.parametrize("stdin", ["closed", "yes"])
 def test_ft16_code_in_model_folders_is_not_run_and_nobody_is_asked(folders_with_code, stdin, flags):
     """FT-16: target, tokenizer, generation and drafter, whatever the recipe says; no answer on stdin is waited for."""
     recipes, trace = folders_with_code

@@ -33,7 +33,8 @@ CPU = torch.device("cpu")
 def toy(tmp_path_factory):
     """Everything a toy run prints and writes."""
     path = tmp_path_factory.mktemp("toy") / "gpu_round.json"
-    command = [sys.executable, "benchmarks/gpu_round.py", "--toy", "--out", str(path), "--commit", "abc"]
+    command = [sys.executable, "-m", "tests.kernels.interpreter", "benchmarks/gpu_round.py", "--toy"]
+    command += ["--out", str(path), "--commit", "abc"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     return done, json.loads(path.read_text())

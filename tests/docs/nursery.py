@@ -25,8 +25,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 IMPORTED = (
-    "torch", "transformers", "caddtree.loading", "caddtree.cli.commands", "caddtree.experiments.compare",
-    "caddtree.experiments.experiment_files", "caddtree.diagnosis.examination", "caddtree.profiling",
+    "torch", "transformers.models.qwen3.modeling_qwen3", "scipy.optimize", "scipy.stats", "caddtree.loading",
+    "caddtree.cli.commands", "caddtree.experiments.compare", "caddtree.experiments.experiment_files",
+    "caddtree.diagnosis.examination", "caddtree.profiling",
 )  # fmt: skip
 _MOST_FILES = 64
 FOREIGN = ("PYTEST_", "PYTHONPATH", "TRITON_INTERPRET", "COLUMNS")

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from caddtree.kernels import availability
+from tests.kernels.interpreter import quicken
+
+quicken()
 
 SENTINEL = 0x5EADBEEF
 

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from kernel_cases import Case
-from kernel_resources import CASES, TARGETS, launched_kernels, measure, survey
+from kernel_resources import CASES, launched_kernels, measure, survey
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def cases(target: str) -> Iterator[Case]:
 
 def main() -> None:
     report = {}
-    for target in TARGETS:
+    for target in sys.argv[1:]:
         findings = measure(cases(target), target)
         found = {record.setting: [record.rows, record.resources.spills, record.verdict] for record in findings.records}
         report[target] = {"records": found, "problems": findings.problems}

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import caddtree
+from caddtree.core.errors import CompatibilityError
 from caddtree.kernels import availability, probe
 
 CUDA = SimpleNamespace(device=torch.device("cuda"))
@@ -59,16 +61,35 @@ def test_ft27_one_warning_with_the_reason_and_torch_does_the_work(fault, monkeyp
     assert reason[fault] in caplog.text
 
 
-@pytest.mark.parametrize("interpreter", ["unset", "set", "set late"])
-def test_ft27_a_recipe_that_names_the_kernel_gets_an_error_instead(interpreter):
-    """FT-27: no fallback where ``verifier: {name: triton}`` was asked for, whatever Triton's own settings are."""
-    late = "import os; import caddtree.kernels.probe; os.environ['TRITON_INTERPRET'] = '1'\n"
-    code = "import caddtree; caddtree.load('demo', overrides={'verifier': {'name': 'triton'}})"
+NAMED = {"verifier": {"name": "triton"}}
+REFUSAL = (
+    "CompatibilityError: verifier triton: Triton compiles for GPUs and this device is of type cpu. "
+    "Use verifier: {name: sdpa}"
+)
+
+
+def test_ft27_a_recipe_that_names_the_kernel_gets_an_error_instead():
+    """FT-27: no fallback where ``verifier: {name: triton}`` was asked for, with an interpreter at hand as here."""
+    assert os.environ["TRITON_INTERPRET"] == "1"
+    with pytest.raises(CompatibilityError) as caught:
+        caddtree.load("demo", NAMED)
+    assert f"CompatibilityError: {caught.value}".startswith(REFUSAL)
+
+
+def test_ft27_the_error_does_not_depend_on_when_the_interpreter_is_asked_for():
+    """FT-27: neither without it nor where the variable is set when kernels are there already."""
+    code = f"""
+import os, caddtree
+from caddtree.core.errors import CompatibilityError
+for moment in ("unset", "late"):
+    try:
+        caddtree.load("demo", {NAMED})
+    except CompatibilityError as error:
+        print(f"CompatibilityError: {{error}}")
+    import caddtree.kernels.probe
+    os.environ["TRITON_INTERPRET"] = "1"
+"""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    if interpreter == "set":
-        environment["TRITON_INTERPRET"] = "1"
-    code = (late if interpreter == "set late" else "") + code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
 
-    assert "CompatibilityError: verifier triton: Triton compiles for GPUs and this device is of type cpu" in done.stderr
-    assert "Use verifier: {name: sdpa}" in done.stderr
+    assert [line.startswith(REFUSAL) for line in done.stdout.splitlines()] == [True, True], done.stderr

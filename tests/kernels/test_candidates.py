@@ -156,7 +156,7 @@ def test_a_row_shorter_than_the_width_ends_in_minus_infinity(by_kernel, small_sp
     assert_equal(by_kernel(logits[3:, :3], 8), reference.best_candidates(logits[3:, :3], 8))
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.6])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(0.6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("value", [NAN, -NAN, INF])
 @pytest.mark.parametrize("place", [0, 40, 69])
 def test_a_logit_that_is_no_number_spoils_its_row_alone(by_kernel, small_splits, place, value, temperature):

@@ -166,8 +166,18 @@ def test_the_reference_is_torchs_attention_under_a_dense_mask():
 # the kernel
 
 
-@pytest.mark.parametrize("num_nodes", [1, 7, 63, 64, 65, 130])
-@pytest.mark.parametrize("context", [0, 1, 63, 64, 129])
+NODES, CONTEXTS = (1, 7, 63, 64, 65, 130), (0, 1, 63, 64, 129)
+
+
+# by default two contexts for every number of nodes, and every context two or three times
+@pytest.mark.parametrize(
+    ("num_nodes", "context"),
+    [
+        pytest.param(num_nodes, context, marks=() if (column - row) % 5 in (0, 3) else pytest.mark.slow)
+        for row, num_nodes in enumerate(NODES)
+        for column, context in enumerate(CONTEXTS)
+    ],
+)
 def test_any_number_of_nodes_on_any_context(num_nodes, context):
     """Empty and odd ones, block and word edges and their neighbours, in tiles as models meet them."""
     check(problem(num_nodes, [context], kind="deep", dtype=torch.float16))
@@ -187,15 +197,38 @@ def test_any_head_dimension(head_dim, dtype):
     check(problem(5, [70], head_dim=head_dim, dtype=dtype))
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1), (6, 2), (4, 1), (16, 1)])
-@pytest.mark.parametrize("num_nodes", [3, 9, 21])
+HEADS = ((2, 2), (4, 2), (3, 1), (6, 2), (4, 1), (16, 1))
+
+
+# by default one number of nodes for all; groups of three are those of which a tile may end within a node, at 21
+@pytest.mark.parametrize(
+    ("num_nodes", "heads", "kv_heads"),
+    [
+        pytest.param(
+            num_nodes, *heads, marks=() if num_nodes == 9 or (num_nodes, heads) == (21, (3, 1)) else pytest.mark.slow
+        )
+        for num_nodes in (3, 9, 21)
+        for heads in HEADS
+    ],
+)
 def test_any_number_of_query_heads_per_kv_head(heads, kv_heads, num_nodes):
     """Also where a tile ends between two heads of one node."""
     check(problem(num_nodes, [37], heads=heads, kv_heads=kv_heads))
 
 
-@pytest.mark.parametrize("kind", ["chain", "star", "random", "deep"])
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("chain", torch.float16),
+        ("star", torch.float32),
+        ("random", torch.float32),
+        ("deep", torch.float16),
+        pytest.param("chain", torch.float32, marks=pytest.mark.slow),
+        pytest.param("star", torch.float16, marks=pytest.mark.slow),
+        pytest.param("random", torch.float16, marks=pytest.mark.slow),
+        pytest.param("deep", torch.float32, marks=pytest.mark.slow),
+    ],
+)
 def test_any_tree(kind, dtype):
     """Ragged contexts in one batch, in both dtypes."""
     check(problem(67, [0, 70, 5], kind=kind, dtype=dtype))
@@ -232,8 +265,15 @@ def test_the_number_of_splits_does_not_change_the_result(num_splits, window):
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 64, 100, 10_000])
-@pytest.mark.parametrize("kind", ["chain", "deep"])
-@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    ("kind", "index"),
+    [
+        ("chain", torch.int32),
+        ("deep", torch.int64),
+        pytest.param("chain", torch.int64, marks=pytest.mark.slow),
+        pytest.param("deep", torch.int32, marks=pytest.mark.slow),
+    ],
+)
 def test_a_window_counts_positions(window, kind, index):
     """Narrower than the tree is deep, at block edges, wider than everything."""
     check(problem(12, [0, 90], kind=kind, index=index), window=window)

@@ -100,7 +100,11 @@ def test_a_greedy_round_on_the_device_is_the_hosts(device, static, builder, veri
     assert has_moved == (builder != Chain())
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.8}, {"temperature": 0.8, "top_k": 5, "top_p": 0.9}])
+# the plain sampler below is an oracle for the first
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"temperature": 0.8}, marks=pytest.mark.slow), {"temperature": 0.8, "top_k": 5, "top_p": 0.9}],
+)
 def test_a_sampled_round_on_the_device_is_the_hosts(device, options):
     """The same seed gives the same text, whoever draws the noise."""
     texts = []
@@ -182,7 +186,7 @@ def test_a_sampler_of_torchs_own_draws_on_the_host(device):
     texts = set()
     for seed in range(3):
         torch.manual_seed(seed)
-        session = decoder.open_with(list(TEXT), TorchSampler(temperature=0.0), max_new_tokens=6)
+        session = decoder.open_with(list(TEXT), TorchSampler(temperature=0.0), max_new_tokens=4)
         while session.finish_reason is None:
             session.step()
         texts.add(tuple(session.tokens))

@@ -1,4 +1,4 @@
-"""A pytest plugin that collects only the checks that should fail; of a class with a ``*``, or with none, it takes all."""
+"""A pytest plugin that collects the checks that should fail alone; of a class with a ``*``, or with none, all."""
 
 from __future__ import annotations
 
