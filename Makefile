@@ -28,7 +28,7 @@ EXAMPLE := $(CURDIR)/build/example
 example: setup
 	rm -rf $(EXAMPLE)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(EXAMPLE) ./examples/plugin
-	cd examples/plugin && OMP_NUM_THREADS=1 PYTHONPATH=$(EXAMPLE) $(CURDIR)/$(BIN)/python -m pytest --quiet
+	cd examples/plugin && OMP_NUM_THREADS=1 PYTHONPATH=$(EXAMPLE) $(CURDIR)/$(BIN)/python -m pytest --quiet --numprocesses auto --dist loadfile
 	PYTHONPATH=$(EXAMPLE) $(BIN)/caddtree generate "def main(" --recipe examples/plugin/example.yaml --max-new-tokens 64
 
 # every warning is an error; the pages are then in build/docs/index.html
