@@ -19,6 +19,10 @@ def install(tmp_path, monkeypatch):
         lines = [f"entry{index} = {value}" for index, value in enumerate(entry_points)]
         (info / "entry_points.txt").write_bytes("\n".join(["[caddtree]", *lines]).encode("latin-1"))
         (info / "RECORD").write_text("".join(f"{path},,\n" for path in record))
+        for path in record:
+            # from Python 3.12 on what is listed but not there is left out
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).touch()
 
     return write
 
