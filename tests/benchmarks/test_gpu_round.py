@@ -40,6 +40,7 @@ def toy(tmp_path_factory):
     return done, json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_a_toy_run_is_complete_and_says_what_it_is(toy):
     """All parts are there, nothing failed, was skipped or fell back."""
     done, found = toy
@@ -53,6 +54,7 @@ def test_a_toy_run_is_complete_and_says_what_it_is(toy):
     assert list(found["models"]) == [shape.name for shape in TOY.shapes]
 
 
+@pytest.mark.slow
 def test_every_cell_of_a_toy_run_has_all_its_figures(toy):
     """Ours, its stages, the floor, and the eager round beside it."""
     _, found = toy
@@ -73,6 +75,7 @@ def test_every_cell_of_a_toy_run_has_all_its_figures(toy):
         assert {"kernel", "sdpa", "flex"} <= set(cell)
 
 
+@pytest.mark.slow
 def test_a_toy_reaches_no_target(toy):
     """Neither in the file nor in the table."""
     done, found = toy
@@ -83,6 +86,7 @@ def test_a_toy_reaches_no_target(toy):
     assert "MISSED" not in done.stdout
 
 
+@pytest.mark.slow
 def test_floors_of_a_toy_run_are_its_bytes_over_its_bandwidth(toy):
     """By hand for the untied toy: 5 layers of 48, 2 heads and 1 key/value head of 16, float32, 2 draft layers."""
     _, found = toy
