@@ -150,8 +150,8 @@ def test_ft_10_a_broken_recipe_is_refused_with_its_place(tmp_path: Path, registr
     path = tmp_path / "broken.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
-    # of the processor, not of the clock: other tests run beside this one; the best of two, because a collection of
-    # what they left takes longer than the file
+    # of the processor, not of the clock: other tests run beside this one; the best of two, because what they left
+    # behind (garbage to collect, say) may be paid for here
     seconds = []
     for _ in range(2):
         begin = time.process_time()

@@ -164,7 +164,7 @@ def test_l07_logits_equal_those_of_the_whole_model(lockstep, pair, dtype, attent
     model = AutoModelForCausalLM.from_pretrained(rank_program.calm_folder(pair, dtype), dtype=dtype).eval()
     expected = rank_program.tree_logits(Target(model, prefill_chunk=32))
     for rank in range(2):
-        found = torch.load(pair / f"{attention}-{rank}-{dtype}")
+        found = torch.load(pair / f"{attention}-{rank}-{dtype}", weights_only=True)
 
         assert (found - expected).abs().max() <= BOUNDS[dtype]
     assert expected.std() > 0.3
